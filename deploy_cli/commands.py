@@ -1,0 +1,196 @@
+"""What each command does, from a request to an exit code; cli.py only reads the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy_cli import paths
+from deploy_cli.errors import DeployctlError, ExitCode, UsageError
+from deploy_cli.request import Request, check_tags
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deploy_cli.outcome import Outcome
+    from deploy_cli.progress import Display, Progress
+
+CHANGING = {"up", "accept", "down"}  # one at a time per site
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the user wants to be told: as_json = one JSON document on stdout, everything else on stderr."""
+
+    as_json: bool = False
+    quiet: bool = False
+    show_command: bool = False
+    debug: bool = False
+
+
+def start(request: Request, output: Output, command: Callable[[Request, Output], int]) -> int:
+    """Check the inventory, print the command if only that is wanted, else run; every error becomes an exit code."""
+    try:
+        check_inventory(request.inventory)
+        if output.show_command:
+            print(request.command_line())
+            return ExitCode.ACCEPTED
+        check_tags(request)
+        return command(with_passwords(request), output)
+    except DeployctlError as error:
+        return tell_error(str(error), error.hint, error.exit_code, output)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if output.debug or os.environ.get("DEPLOYCTL_DEBUG") == "1":
+            traceback.print_exc()
+        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        hint = "; ".join(getattr(error, "__notes__", [])) or "DEPLOYCTL_DEBUG=1 shows the traceback"
+        return tell_error(words, hint, ExitCode.OWN_FAULT, output)
+
+
+def check_inventory(inventory: Path) -> None:
+    """Refuse an inventory that is not there, naming those that are. UsageError."""
+    if not inventory.exists():
+        near = paths.near_inventories(str(inventory))
+        raise UsageError(
+            f"there is no inventory {inventory}",
+            f"did you mean {' or '.join(near)}?" if near else "an inventory is a file such as inventories/local.yml",
+        )
+
+
+def with_passwords(request: Request) -> Request:
+    """Ask for the passwords that -J and -K announce, once, before anything is drawn."""
+    from click import prompt
+
+    if request.ask_vault_pass:
+        request = replace(request, vault_pass=prompt("Vault password", hide_input=True, err=True))
+    if request.ask_become_pass:
+        request = replace(request, become_pass=prompt("Become password", hide_input=True, err=True))
+    return request
+
+
+def tell_error(what: str, hint: str, code: ExitCode, output: Output) -> int:
+    """Say what is wrong, on stderr; as JSON on stdout too when that was asked for."""
+    if output.as_json:
+        status = "refused" if code == ExitCode.REFUSED else "error"
+        told = {"status": status, "exit_code": int(code), "message": what, "hint": hint, "problems": [], "failures": []}
+        print(json.dumps(told, indent=1, ensure_ascii=False))
+    print(f"deployctl: {what}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    return code
+
+
+def site_run(request: Request, output: Output) -> int:
+    """Run plan, up, accept or down, and show how it ended."""
+    from deploy_cli.lock import site_lock
+    from deploy_cli.summary import show
+
+    console = _console(stderr=output.as_json)
+    locked = request.command in CHANGING and not request.check
+    with site_lock(request.inventory, request.command, paths.runs_dir()) if locked else nullcontext():
+        outcome, _found = _execute(request, output, console)
+    if output.as_json:
+        _print_json(outcome.document())
+    show(outcome, console)
+    return outcome.exit_code
+
+
+def status(request: Request, output: Output) -> int:
+    """Show the instances in one table; 0 when all are healthy, else 3."""
+    from deploy_cli.status import lines, table
+    from deploy_cli.summary import show
+
+    console = _console(stderr=True)
+    outcome, found = _execute(request, output, console)
+    document = found.get("status.json")
+    if document is None:
+        if output.as_json:
+            _print_json(outcome.document())
+        show(outcome, console)
+        return outcome.exit_code
+    if output.as_json:
+        _print_json(document)
+    else:
+        told = _console()
+        if told.is_terminal:
+            told.print(table(document))
+        else:
+            print("\n".join(lines(document)))
+        for host, answer in document["gateways"].items():
+            if answer != "ok":
+                print(f"HAProxy on {host}: {answer}")
+    return ExitCode.ACCEPTED if document["ok"] else ExitCode.HOST_FAILED
+
+
+def env(request: Request, output: Output) -> int:
+    """Print what a client needs as NAME=value lines, and nothing else on stdout. Leaves no run folder."""
+    from deploy_cli.status import env_lines
+    from deploy_cli.summary import show
+
+    console = _console(stderr=True)
+    outcome, found = _execute(request, output, console, lasting=False)
+    values = found.get("env.json")
+    if values is None:
+        if output.as_json:
+            _print_json(outcome.document())
+        show(outcome, console)
+        return outcome.exit_code
+    if output.as_json:
+        _print_json(values)
+    else:
+        print("\n".join(env_lines(values)))
+    return ExitCode.ACCEPTED
+
+
+def report(request: Request, output: Output) -> int:
+    """Write the report of a past run again and show its verdict. Leaves no run folder of its own."""
+    from deploy_cli.summary import show, show_acceptance
+
+    console = _console(stderr=output.as_json)
+    outcome, found = _execute(request, output, console, lasting=False)
+    told = found.get("result.json")
+    if told is None:
+        if output.as_json:
+            _print_json(outcome.document())
+        show(outcome, console)
+        return outcome.exit_code
+    acceptance = paths.read_json(Path(told["run"]) / "acceptance.json") or {}
+    if output.as_json:
+        _print_json({**told, "acceptance": acceptance})
+    else:
+        show_acceptance(acceptance, _console())
+        print("\n".join(told["files"]))
+    return ExitCode.ACCEPTED
+
+
+def _execute(
+    request: Request, output: Output, console: Console, *, lasting: bool = True
+) -> tuple[Outcome, dict[str, Any]]:
+    from deploy_cli.progress import make_display
+    from deploy_cli.run import execute
+
+    def display(progress: Progress) -> Display:
+        # What leaves no folder is over in two seconds and has nothing to tell on the way.
+        quiet = output.quiet or (not console.is_terminal and (not lasting or request.command == "status"))
+        return make_display(progress, console, f"deployctl {request.command} {request.inventory}", quiet=quiet)
+
+    return execute(request, display, lasting=lasting)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=False))

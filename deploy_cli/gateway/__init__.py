@@ -1,0 +1,1 @@
+"""The gateway as data: what HAProxy says about itself."""

@@ -1,0 +1,232 @@
+"""The plan: an inventory as data in, which instance runs where out, or every problem found."""
+
+from typing import Any
+
+from deploy_cli.errors import Problem
+from deploy_cli.plan import engine_args, memory, models, placement, ports, variables
+from deploy_cli.plan.findings import Findings
+from deploy_cli.plan.placement import Seat
+from deploy_cli.plan.shapes import Device, Instance, Model, Plan, SiteInput
+
+LOOPBACK = "127.0.0.1"
+_WILDCARDS = ("", "*", "0.0.0.0", "::", "[::]")  # noqa: S104 - recognised, not bound
+
+
+def make_plan(site: SiteInput) -> Plan | list[Problem]:
+    """Plan a site. Opens nothing, asks nobody; equal input gives an equal plan.
+
+    Returns the Plan, or, when anything forbids one, all problems (errors and warnings) at once.
+    """
+    out = Findings(site)
+    if site.unreadable:
+        return out.in_order()
+    variables.check_groups(site, out)
+    variables.check_variables(site, out)
+    variables.check_keys(site, out)
+    version = vllm_version(site)
+    home = variables.check_same(site, out)
+    placeable = models.read(site, home, version, out) if home else []
+    devices = _devices(site, out)
+    ranges = _port_ranges(site, out)
+    seats: list[Seat] = []
+    given: dict[str, int] = {}
+    if home and placeable and devices:
+        seats = _seats(site, home, placeable, devices, out)
+    if ranges is not None:
+        given, clashes = ports.assign(seats, site, ranges, site.current)
+        for clash in clashes:
+            out.add(home if home and clash.path[0] == "models" else clash.host, clash.path, clash.what, clash.hint)
+    if out.refused:
+        return out.in_order()
+    return _assemble(site, placeable, seats, given, out)
+
+
+def vllm_version(site: SiteInput) -> str:
+    """The vLLM version whose flags count: the images role's, else the newest one known."""
+    for host in site.groups.get("serving", ()):
+        found = site.setting(host, "images_vllm_version")
+        if isinstance(found, (str, float)):
+            return str(found).removeprefix("v")
+    return engine_args.versions()[-1]
+
+
+def _devices(site: SiteInput, out: Findings) -> list[Device]:
+    """Every device of every serving host; an empty list when any of them is not known."""
+    devices: list[Device] = []
+    complete = True
+    for host in site.groups.get("serving", ()):
+        declared = site.hosts.get(host, {}).get("devices")
+        if declared is None or declared == []:
+            out.add(
+                host,
+                ("devices",),
+                f"host {host} is in `serving` and has no `devices`",
+                "say what it holds, such as `devices: [{kind: nvidia, count: 4}]`, for the host or its site group",
+            )
+        if not isinstance(declared, list) or not declared or out.is_bad(host, "devices"):
+            complete = False
+            continue
+        counted: dict[str, int] = {}
+        for entry in declared:
+            for _ in range(entry["count"]):
+                index = counted.setdefault(entry["kind"], 0)
+                counted[entry["kind"]] += 1
+                devices.append(Device(host, entry["kind"], index, entry.get("model", ""), entry.get("memory_gib")))
+    return devices if complete else []
+
+
+def _port_ranges(site: SiteInput, out: Findings) -> dict[str, tuple[int, int]] | None:
+    """First port and number of ports for instances, by serving host; None when one of them is not known."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for host in site.groups.get("serving", ()):
+        found = [ports.number(site.setting(host, name)) for name in ("vllm_port_base", "vllm_port_range")]
+        base, size = found
+        if base is None or size is None:
+            if not any(out.is_bad(host, name) for name in ("vllm_port_base", "vllm_port_range")):
+                out.add_site(
+                    "the role vllm has no default for `vllm_port_base` or `vllm_port_range`",
+                    "this checkout is not whole: see roles/vllm/defaults/main.yml",
+                )
+            return None
+        if base + size > 65536:
+            out.add(
+                host,
+                ("vllm_port_range",),
+                f"ports {base} to {base + size - 1} go beyond 65535",
+                "lower `vllm_port_base` or `vllm_port_range`",
+            )
+        ranges[host] = (base, size)
+    return ranges
+
+
+def _seats(site: SiteInput, home: str, placeable: list[Model], devices: list[Device], out: Findings) -> list[Seat]:
+    seats, misfits = placement.place(placeable, devices, site.current)
+    for misfit in misfits:
+        out.add(home, ("models", misfit.model.position, misfit.key), misfit.what, misfit.hint)
+    for model in placeable:
+        kinds = {s.devices[0].kind for s in seats if s.model is model}
+        if model.memory_share is not None and kinds == {"cpu"}:
+            out.add(
+                home,
+                ("models", model.position, "memory_share"),
+                f"memory_share of model `{model.name}` has no effect: it runs on CPU",
+                "a CPU engine's memory is set by the vllm role's variables",
+                "warning",
+            )
+        if model.kind == "hub" and model.tool_call_parser is None:
+            out.add(
+                home,
+                ("models", model.position),
+                f"no tool call parser is known for `{model.source}`: its tool calls are off",
+                "write `tool_call_parser: <name>`, or `none` if it has no tool calls",
+                "warning",
+            )
+    return seats
+
+
+def _assemble(site: SiteInput, placed: list[Model], seats: list[Seat], given: dict[str, int], out: Findings) -> Plan:
+    instances: list[Instance] = []
+    last_on: dict[tuple[str, int], str] = {}
+    for seat in seats:
+        instances.append(_instance(site, seat, given[seat.name], last_on))
+    gateway, telemetry = list(site.groups["gateway"]), list(site.groups["telemetry"])
+    address = _gateway_address(site, gateway[0])
+    port = ports.number(site.setting(gateway[0], "haproxy_port"))
+    jaeger = ports.number(site.setting(telemetry[0], "jaeger_query_port"))
+    return Plan(
+        site=site.site,
+        inventory=site.inventory,
+        models=[_model_entry(m, [s.name for s in seats if s.model is m]) for m in placed],
+        instances=instances,
+        gateway={
+            "hosts": gateway,
+            "port": port,
+            "address": address,
+            "base_url": f"http://{_bracketed(address)}:{port}/v1",
+        },
+        telemetry={"hosts": telemetry, "jaeger_url": f"http://{LOOPBACK}:{jaeger}"},
+        hosts={h: {"devices": site.hosts[h]["devices"], "declared": True} for h in site.groups["serving"]},
+        warnings=[p for p in out.in_order() if p.severity == "warning"],
+    )
+
+
+def _model_entry(model: Model, names: list[str]) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "pool": model.pool,
+        "source": model.source,
+        "kind": model.kind,
+        "preset": model.preset,
+        "revision": model.revision,
+        "store_name": model.store_name,
+        "aliases": list(model.aliases),
+        "served_names": model.served_names,
+        "replicas": len(names),
+        "tensor_parallel": model.tensor_parallel,
+        "context_length": model.context_length,
+        "tool_call_parser": model.tool_call_parser,
+        "chat_template": model.chat_template,
+        "instances": names,
+    }
+
+
+def _instance(site: SiteInput, seat: Seat, port: int, last_on: dict[tuple[str, int], str]) -> Instance:
+    model, kind = seat.model, seat.devices[0].kind
+    alone = list(site.groups["gateway"]) == [seat.host]
+    address = LOOPBACK if alone else site_address(site, seat.host)
+    before = [last_on[seat.host, d.index] for d in seat.devices if kind == "nvidia" and (seat.host, d.index) in last_on]
+    for device in seat.devices if kind == "nvidia" else ():
+        # vLLM measures free memory when it starts, so engines that share a device start one after the other.
+        last_on[seat.host, device.index] = seat.name
+    return Instance(
+        name=seat.name,
+        container=f"vllm-{seat.name}",
+        model=model.name,
+        pool=model.pool,
+        host=seat.host,
+        device_kind=kind,
+        devices=[d.index for d in seat.devices],
+        device_uuids=[],
+        tensor_parallel=model.tensor_parallel,
+        port=port,
+        address=address,
+        publish_address=address,
+        served_names=model.served_names,
+        store_name=model.store_name,
+        chat_template=model.chat_template,
+        engine_args=_argv(model, kind),
+        env=dict(model.env),
+        start_after=before[-1] if before else None,
+    )
+
+
+def _argv(model: Model, kind: str) -> list[str]:
+    """What follows the model's path on vLLM's command line and is particular to this model."""
+    argv = ["--served-model-name", *model.served_names]
+    if model.context_length is not None:
+        argv += ["--max-model-len", str(model.context_length)]
+    if model.dtype is not None:
+        argv += ["--dtype", model.dtype]
+    if model.tensor_parallel > 1:
+        argv += ["--tensor-parallel-size", str(model.tensor_parallel)]
+    argv += memory.argument(model, kind)
+    if model.tool_call_parser is not None:
+        argv += ["--enable-auto-tool-choice", "--tool-call-parser", model.tool_call_parser]
+    return [*argv, *model.engine_args]
+
+
+def site_address(site: SiteInput, host: str) -> str:
+    """Name or address by which other hosts reach this one."""
+    values = site.hosts.get(host, {})
+    return str(values.get("site_address") or values.get("ansible_host") or host)
+
+
+def _gateway_address(site: SiteInput, host: str) -> str:
+    bound = str(site.setting(host, "haproxy_bind_address") or "")
+    if bound not in _WILDCARDS:
+        return bound
+    return LOOPBACK if models.is_local(site, host) else site_address(site, host)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

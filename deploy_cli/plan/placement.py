@@ -1,0 +1,219 @@
+"""Which instance runs on which devices.
+
+Fixed numbers of replicas come first, the largest first, then the one model with `replicas: max` takes what is left.
+What runs already (`current`) keeps its place wherever that is still valid, so adding or
+removing a model moves no other.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from deploy_cli.plan import memory, naming
+from deploy_cli.plan.shapes import Device, Model, Placed
+from deploy_cli.plan.wording import listing
+
+Spot = tuple[Device, ...]
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One instance of a model and the devices it got."""
+
+    model: Model
+    replica: int
+    devices: Spot
+
+    @property
+    def name(self) -> str:
+        """The instance's name."""
+        return naming.instance(self.model.name, self.replica)
+
+    @property
+    def host(self) -> str:
+        """The host of its devices."""
+        return self.devices[0].host
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A model that does not fit; `key` is the key of its entry to point at."""
+
+    model: Model
+    key: str
+    what: str
+    hint: str
+
+
+class Floor:
+    """The devices of a site and who sits on them."""
+
+    def __init__(self, devices: Sequence[Device], current: Mapping[str, Placed]) -> None:
+        """Begin with every device free; `current` is what runs now, by instance name."""
+        self.devices = list(devices)
+        self.current = current
+        self.free = dict.fromkeys(devices, memory.WHOLE)
+        self.seats: list[Seat] = []
+        self.reluctance: dict[Device, int] = {}
+
+    def kept(self, model: Model, replica: int) -> Spot | None:
+        """The devices this instance has now, if they still exist, still suffice and nobody else took them."""
+        placed = self.current.get(naming.instance(model.name, replica))
+        if placed is None or len(placed.devices) != model.tensor_parallel:
+            return None
+        for kind in ("nvidia", "cpu"):
+            by_index = {d.index: d for d in self.devices if d.host == placed.host and d.kind == kind}
+            spot = tuple(by_index[i] for i in placed.devices if i in by_index)
+            if len(spot) == model.tensor_parallel and self._takes(model, spot):
+                return spot
+        return None
+
+    def best(self, model: Model) -> Spot | None:
+        """The best free devices for one more instance: hosts without this model first, then the emptiest."""
+        spots = [spot for spot in self._spots(model) if self._takes(model, spot)]
+        return min(spots, key=lambda spot: self._cost(model, spot), default=None)
+
+    def sit(self, model: Model, replica: int, spot: Spot) -> None:
+        """Give an instance its devices."""
+        for device in spot:
+            self.free[device] -= memory.need(model, device.kind)
+        self.seats.append(Seat(model, replica, spot))
+
+    def stand_up(self, seat: Seat) -> None:
+        """Take an instance's devices back."""
+        for device in seat.devices:
+            self.free[device] += memory.need(seat.model, device.kind)
+        self.seats.remove(seat)
+
+    def _takes(self, model: Model, spot: Spot) -> bool:
+        return all(memory.fits(self.free[d], memory.need(model, d.kind)) for d in spot)
+
+    def _spots(self, model: Model) -> Iterator[Spot]:
+        """Every run of as many neighbouring, equal devices as the model spans."""
+        span = model.tensor_parallel
+        for start in range(len(self.devices) - span + 1):
+            spot = tuple(self.devices[start : start + span])
+            first = spot[0]
+            if all((d.host, d.kind, d.model) == (first.host, first.kind, first.model) for d in spot):
+                yield spot
+
+    def _cost(self, model: Model, spot: Spot) -> tuple[float, ...]:
+        host = spot[0].host
+        same = sum(s.host == host and s.model.name == model.name for s in self.seats)
+        free_on_host = sum(share for device, share in self.free.items() if device.host == host)
+        crooked = spot[0].index % model.tensor_parallel != 0  # GPUs 0+1 and 2+3 are the linked pairs
+        emptiest = min(self.free[d] for d in spot)
+        held = sum(self.reluctance.get(d, 0) for d in spot)
+        return (held, same, -free_on_host, crooked, -emptiest, self.devices.index(spot[0]))
+
+
+def place(
+    models: Sequence[Model], devices: Sequence[Device], current: Mapping[str, Placed]
+) -> tuple[list[Seat], list[Misfit]]:
+    """Seat every instance, or say which models do not fit and who has the devices. Seats are in the models' order."""
+    floor = Floor(devices, current)
+    misfits: list[Misfit] = []
+    fixed = [m for m in models if m.replicas is not None]
+    greedy = [m for m in models if m.replicas is None]
+    misfits += [bad for m in fixed if (bad := _too_wide(m, floor))]
+    placeable = [m for m in fixed if not any(bad.model is m for bad in misfits)]
+    for model in placeable:
+        for replica in range(model.replicas or 0):
+            if spot := floor.kept(model, replica):
+                floor.sit(model, replica, spot)
+    _hold_back(floor, greedy)
+    for model in sorted(placeable, key=lambda m: (-m.tensor_parallel, -(m.memory_share or memory.WHOLE), m.position)):
+        _fill(floor, model)
+    for model in placeable:
+        seated = sum(s.model.name == model.name for s in floor.seats)
+        if seated < (model.replicas or 0):
+            misfits.append(_overflow(model, seated, floor))
+    for model in greedy[:1]:
+        if bad := _too_wide(model, floor):
+            misfits.append(bad)
+        elif not _fill_up(floor, model):
+            what = f"model `{model.name}` wants every device that is left, and none is: {_usage(floor, model)}"
+            misfits.append(Misfit(model, "replicas", what, "take replicas from another model, or declare more devices"))
+    for model in greedy[1:]:
+        what = f"both `{greedy[0].name}` and `{model.name}` have `replicas: max`"
+        misfits.append(Misfit(model, "replicas", what, "only one can take what is left; give the others a number"))
+    floor.seats.sort(key=lambda s: (s.model.position, s.replica))
+    return floor.seats, misfits
+
+
+def _fill(floor: Floor, model: Model) -> None:
+    seated = {s.replica for s in floor.seats if s.model.name == model.name}
+    for replica in range(model.replicas or 0):
+        if replica not in seated and (spot := floor.best(model)):
+            floor.sit(model, replica, spot)
+
+
+def _hold_back(floor: Floor, greedy: Sequence[Model]) -> None:
+    """Make others take the devices of a `max` model last, and those of its highest numbers first."""
+    for model in greedy[:1]:
+        running = 0
+        while spot := floor.kept(model, running):
+            for device in spot:
+                floor.reluctance[device] = -running
+            running += 1
+        for device in floor.reluctance:
+            floor.reluctance[device] += running + 1
+
+
+def _fill_up(floor: Floor, model: Model) -> int:
+    """Seat a `max` model on all that is left; numbers stay without a gap. Returns how many instances sit."""
+    running = 0
+    for replica in range(len(floor.devices)):
+        if spot := floor.kept(model, replica):
+            floor.sit(model, replica, spot)
+    while True:
+        mine = {s.replica: s for s in floor.seats if s.model.name == model.name}
+        if running not in mine:
+            spot = floor.best(model)
+            if spot is None and mine and max(mine) > running:
+                last = mine[max(mine)]
+                floor.stand_up(last)
+                spot = last.devices
+            if spot is None:
+                return running
+            floor.sit(model, running, spot)
+        running += 1
+
+
+def _too_wide(model: Model, floor: Floor) -> Misfit | None:
+    if any(floor._spots(model)):
+        return None
+    sizes: dict[tuple[str, str], int] = {}
+    for device in floor.devices:
+        sizes[device.host, device.kind] = sizes.get((device.host, device.kind), 0) + 1
+    (host, kind), size = max(sizes.items(), key=lambda item: item[1])
+    what = (
+        f"model `{model.name}` spans {model.tensor_parallel} devices, but no host holds as many that are equal; "
+        f"the largest, {host}, holds {size} {kind}"
+    )
+    return Misfit(model, "tensor_parallel", what, f"set `tensor_parallel` to {size} or less")
+
+
+def _overflow(model: Model, seated: int, floor: Floor) -> Misfit:
+    each = f" of {model.tensor_parallel} devices each" if model.tensor_parallel > 1 else ""
+    share = f" with {model.memory_share:g} of a device's memory each" if model.memory_share is not None else ""
+    wanted = "1 replica" if model.replicas == 1 else f"{model.replicas} replicas"
+    fit = "none fits" if not seated else "1 fits" if seated == 1 else f"{seated} fit"
+    what = f"model `{model.name}` wants {wanted}{each}{share}, and {fit}: {_usage(floor, model)}"
+    fewer = f"set `replicas: {seated}` or `replicas: max`" if seated else "remove the entry"
+    others = [m for m in dict.fromkeys(s.model.name for s in floor.seats) if m != model.name]
+    take = f", take replicas from {listing(others)}" if others else ""
+    return Misfit(model, "replicas", what, f"{fewer}{take}, or declare more devices")
+
+
+def _usage(floor: Floor, model: Model) -> str:
+    """Say how many devices each host holds and which other models sit on them."""
+    parts = []
+    for host, kind in dict.fromkeys((d.host, d.kind) for d in floor.devices):
+        held = sum((d.host, d.kind) == (host, kind) for d in floor.devices)
+        takers: dict[str, set[int]] = {}
+        for seat in floor.seats:
+            if (seat.host, seat.devices[0].kind) == (host, kind) and seat.model.name != model.name:
+                takers.setdefault(seat.model.name, set()).update(d.index for d in seat.devices)
+        said = ", ".join(f"`{name}` takes {len(taken)}" for name, taken in takers.items())
+        parts.append(f"{host} holds {held} {kind}" + (f" ({said})" if said else ""))
+    return "; ".join(parts)

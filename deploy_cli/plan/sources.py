@@ -1,0 +1,135 @@
+"""What Ansible does not tell about the inventory's files: keys written twice, and values in files all sites share.
+
+This reads files (the planner itself does not). Values are Ansible's business; only the files' shape is looked at here.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from deploy_cli.errors import Problem
+from deploy_cli.plan.shapes import GROUPS
+
+UNREADABLE = "the file is no YAML"
+SHARED_GROUPS = ("all", "ungrouped", *GROUPS)
+_SUFFIXES = ("", ".yml", ".yaml", ".json")
+
+
+def shown_path(path: Path) -> str:
+    """A path as a reader would type it: relative to the working folder when it lies below it."""
+    absolute, here = path.absolute(), Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def check_text(text: str, name: str) -> Iterator[Problem]:
+    """Yield a Problem for a text that is no YAML, and for every key written twice in one mapping of it."""
+    try:
+        documents = list(yaml.compose_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        yield Problem(
+            where, f"{UNREADABLE}: {getattr(error, 'problem', None) or 'not text'}", "see this line and the one above"
+        )
+        return
+    waiting: list[object] = list(documents)
+    visited: set[int] = set()
+    while waiting:
+        node = waiting.pop(0)
+        if id(node) in visited:
+            continue  # an anchor may lead back to a node that was seen
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            first: dict[str, int] = {}
+            for key, value in node.value:
+                waiting.append(value)
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                    continue
+                if key.value in first:
+                    yield Problem(
+                        f"{name}:{line}",
+                        f"key `{key.value}` is written twice in one mapping, first in line {first[key.value]}",
+                        "keep one of them; Ansible would silently take the last",
+                    )
+                else:
+                    first[key.value] = line
+
+
+def vars_files(folder: Path, name: str) -> Iterator[Path]:
+    """The files in which Ansible looks for a group's or host's variables: `<name>`, `<name>.yml`, `<name>/...`."""
+    for suffix in _SUFFIXES:
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            yield path
+        elif path.is_dir() and not suffix:
+            yield from (
+                p
+                for p in sorted(path.rglob("*"))
+                if p.is_file() and p.suffix in _SUFFIXES and not p.name.startswith(".")
+            )
+
+
+def scan(inventories: Sequence[str], groups: Iterable[str], hosts: Sequence[str], playbooks: str = "") -> list[Problem]:
+    """All that is wrong with the shape of an inventory's files and the variable files beside them."""
+    problems: list[Problem] = []
+    sources = [Path(source) for source in inventories]
+    files = [s for s in sources if s.is_file()]
+    for folder in dict.fromkeys(s if s.is_dir() else s.parent for s in sources):
+        for group in SHARED_GROUPS:
+            problems += [_leak(path, group) for path in vars_files(folder / "group_vars", group)]
+        files += [p for group in groups for p in vars_files(folder / "group_vars", group)]
+        files += [p for host in hosts for p in vars_files(folder / "host_vars", host)]
+        if "localhost" in hosts:
+            problems += [
+                Problem(
+                    f"{shown_path(path)}:1",
+                    "values for host `localhost` count for every site that uses this machine",
+                    "move them to group_vars/<site>/, the folder of the site's own group",
+                    "warning",
+                )
+                for path in vars_files(folder / "host_vars", "localhost")
+            ]
+    beside = Path(playbooks).absolute()
+    if playbooks and beside not in [(s if s.is_dir() else s.parent).absolute() for s in sources]:
+        for kind in ("group_vars", "host_vars"):
+            problems += [
+                Problem(
+                    shown_path(path),
+                    f"{kind} beside the playbooks win over every site's own values",
+                    f"move them to the inventory's group_vars/<site>/ and delete {shown_path(path)}",
+                )
+                for path in [beside / kind]
+                if path.is_dir() and any(path.iterdir())
+            ]
+    for path in dict.fromkeys(files):
+        if path.suffix in (".yml", ".yaml", ".json", ""):
+            problems += check_text(path.read_text(errors="replace"), shown_path(path))
+    return problems
+
+
+def unreadable(inventory: str) -> list[Problem]:
+    """Files of an inventory that are no YAML, found before Ansible starts: it stops at the first, without its name."""
+    path = Path(inventory)
+    if not path.is_file() or path.suffix not in (".yml", ".yaml", ".json"):
+        return []
+    text = path.read_text(errors="replace")
+    # Every key may be the name of a group or host: what no file is named after does no harm.
+    names = sorted(set(re.findall(r"^\s*([\w.-]+)\s*:|(?<=[{,])\s*([\w.-]+)\s*:", text, re.MULTILINE)))
+    files = [path]
+    for name in dict.fromkeys(n for pair in names for n in pair if n):
+        files += [f for kind in ("group_vars", "host_vars") for f in vars_files(path.parent / kind, name)]
+    found = [p for f in files for p in check_text(f.read_text(errors="replace"), shown_path(f))]
+    return [p for p in found if p.what.startswith(UNREADABLE)]
+
+
+def _leak(path: Path, group: str) -> Problem:
+    return Problem(
+        f"{shown_path(path)}:1",
+        f"values for group `{group}` count for every site whose inventory lies here",
+        "move them to group_vars/<site>/, the folder of the site's own group",
+    )

@@ -1,0 +1,156 @@
+"""Checks of names, types and ranges: every variable the user set, against the site's schema and the roles' specs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from deploy_cli.plan import schema, specs
+from deploy_cli.plan.findings import Findings
+from deploy_cli.plan.shapes import GROUPS, KeyPath, SiteInput, Unresolved
+
+ALL_EQUAL = ("models",)
+
+
+def check_groups(site: SiteInput, out: Findings) -> None:
+    """The three groups exist, hold a host, and have one site group above them."""
+    for group in GROUPS:
+        if not site.groups.get(group):
+            state = "has no host" if group in site.groups else "is missing"
+            parent = site.site or "<site>"
+            out.add_site(
+                f"group `{group}` {state}", f"name at least one host in `{group}`, a child of group `{parent}`"
+            )
+    if not site.site and "serving" in site.groups:
+        out.add_site(
+            "group `serving` stands in no site group",
+            "make `serving`, `gateway` and `telemetry` children of one group named after the site",
+        )
+
+
+def check_variables(site: SiteInput, out: Findings) -> None:
+    """Every variable of every host: a known name, a template that renders, the right type and range."""
+    options = {name: option for role in site.specs.values() for name, option in role.items()}
+    checked: list[tuple[str, Any, str | None]] = []
+    for host, values in site.hosts.items():
+        for name, value in values.items():
+            # Most values are the group's, the same for every host: looked at once.
+            seen = (name, value, site.origin(host, (name,)))
+            if seen in checked:
+                if any(out.is_bad(h, name) for h in site.hosts if site.hosts[h].get(name) == value):
+                    out.bad.add((host, (name,)))
+                continue
+            checked.append(seen)
+            _check_one(site, out, host, name, value, options)
+
+
+def _check_one(site: SiteInput, out: Findings, host: str, name: str, value: Any, options: dict[str, Any]) -> None:
+    mistake = specs.unknown_name(name, site.specs, schema.SITE)
+    if mistake:
+        out.add(host, (name,), *mistake)
+        return
+    if name in schema.SITE:
+        rules = schema.SITE[name]
+    elif name in options:
+        rules = specs.to_schema(name, options[name] or {})
+    else:
+        return
+    blind = dict(unresolved(value, (name,)))
+    for path, gap in blind.items():
+        if not gap.facts or name in schema.SITE:
+            out.add(host, path, f"{schema.label(path)} cannot be rendered: {gap.reason}", _render_hint(gap))
+    for path, what, hint in schema.check(value, rules, (name,)):
+        if path not in blind:
+            out.add(host, path, what, hint)
+
+
+def _render_hint(gap: Unresolved) -> str:
+    return "write the value itself" if gap.facts else "define the variable, or correct the template"
+
+
+def unresolved(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Unresolved]]:
+    """Yield every place below `value` whose template could not be rendered."""
+    if isinstance(value, Unresolved):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from unresolved(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from unresolved(item, (*path, index))
+
+
+def check_same(site: SiteInput, out: Findings) -> str | None:
+    """The host to read `models` from; it must be the same on every host of the site."""
+    homes = [host for host in site.hosts if "models" in site.hosts[host]]
+    if not homes:
+        if site.hosts:
+            folder = f"group_vars/{site.site or '<site>'}/models.yml"
+            out.add_site(
+                "no `models` anywhere: there is nothing to serve",
+                f"write a list `models` in {folder}, such as `- {{name: tiny-chat, source: synthetic:tiny-chat}}`",
+            )
+        return None
+    for name in ALL_EQUAL:
+        for host in homes[1:]:
+            if site.hosts[host][name] != site.hosts[homes[0]][name]:
+                out.add(
+                    host,
+                    (name,),
+                    f"`{name}` on {host} differs from `{name}` on {homes[0]}",
+                    "it belongs to the whole site: set it once, for the site group",
+                )
+    return homes[0]
+
+
+def check_keys(site: SiteInput, out: Findings) -> None:
+    """The gateway's API keys: at least one, long enough, no two the same. Never tells a key."""
+    for host in site.groups.get("gateway", ()):
+        keys = site.setting(host, "haproxy_api_keys")
+        if isinstance(keys, Unresolved) or (
+            keys and out.is_bad(host, "haproxy_api_keys") and not isinstance(keys, list)
+        ):
+            continue
+        if not keys:
+            out.add(
+                host,
+                ("haproxy_api_keys",),
+                "`haproxy_api_keys` has no key: nobody could use the gateway",
+                "set `haproxy_api_keys: [{id: <who>, key: <at least 16 characters, from the vault>}]`",
+            )
+        elif isinstance(keys, list):
+            _check_key_list(host, keys, out)
+
+
+def _check_key_list(host: str, keys: list[Any], out: Findings) -> None:
+    ids: dict[Any, int] = {}
+    texts: dict[Any, int] = {}
+    for index, entry in enumerate(keys):
+        path: KeyPath = ("haproxy_api_keys", index)
+        if not isinstance(entry, dict):
+            if not out.is_bad(host, *path):
+                out.add(host, path, f"`haproxy_api_keys[{index}]` is no mapping", "write `{id: <who>, key: <secret>}`")
+            continue
+        for field, seen in (("id", ids), ("key", texts)):
+            text = entry.get(field)
+            if isinstance(text, Unresolved):
+                continue
+            if text is None or text == "":
+                if not out.is_bad(host, *path):
+                    out.add(host, path, f"`haproxy_api_keys[{index}]` has no `{field}`", "write both `id` and `key`")
+                continue
+            if not isinstance(text, str):
+                if field == "key":
+                    out.add(
+                        host, (*path, field), f"the key of `haproxy_api_keys[{index}]` is not text", "put it in quotes"
+                    )
+                continue
+            first = seen.setdefault(text, index)
+            if first != index:
+                what = f"`haproxy_api_keys[{index}]` has the same {field} as `haproxy_api_keys[{first}]`"
+                out.add(host, (*path, field), what, "give every user of the gateway an id and a key of their own")
+            if field == "key" and len(text) < 16:
+                out.add(
+                    host,
+                    (*path, field),
+                    f"the key of `haproxy_api_keys[{index}]` is shorter than 16 characters",
+                    "make one with `openssl rand -hex 32`",
+                )

@@ -1,0 +1,60 @@
+"""Ansible's door to the plan: collects what Ansible knows, asks deploy_cli.plan, writes plan.json to the run folder.
+
+Result: `plan` and `run_dir` (absolute), never changed; or failed with `msg` (all problems, readable) and `problems`.
+The run folder is $DEPLOYCTL_RUN_DIR, else a new runs/<time>-<playbook>/. Argument `current`, optional:
+{instance: {host, devices, port}} of what runs now; the plan keeps it in place where it can.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.action import ActionBase
+
+from deploy_cli import paths
+from deploy_cli.errors import render_problems
+from deploy_cli.plan import collect, make_plan
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Plan the site of the inventory in use."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _VALID_ARGS = frozenset(("current",))
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        """Collect, plan, write. Problems of the inventory are a failed result, never an exception."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        made = (task_vars or {}).get("site_plan", {})
+        if "plan" in made:
+            # A playbook that imports another plans once: what ran in between adds variables that are not the user's.
+            return result | {"changed": False, "plan": made["plan"], "run_dir": made["run_dir"]}
+        known = collect.from_ansible(task_vars, self._loader, ROLES, self._task.args.get("current"))
+        outcome = make_plan(known)
+        if isinstance(outcome, list):
+            found = [p.as_dict() for p in outcome]
+            return result | {"failed": True, "msg": render_problems(outcome, known.inventory), "problems": found}
+        for warning in outcome.warnings:
+            self._display.warning(f"{warning.where}: {warning.what}. Hint: {warning.hint}")
+        data, run_dir = outcome.as_dict(), _run_dir()
+        # Only its owner may read it: a plan holds what the user put into `env`.
+        paths.write_private(run_dir / "plan.json", json.dumps(data, indent=2) + "\n")
+        return result | {"changed": False, "plan": data, "run_dir": str(run_dir)}
+
+
+def _run_dir() -> Path:
+    """The run folder: the one deployctl made, else a new one named after the playbook."""
+    given = os.environ.get("DEPLOYCTL_RUN_DIR")
+    if not given:
+        playbooks = context.CLIARGS.get("args") or ["plan"]
+        return paths.new_run_dir(Path(playbooks[-1]).stem).absolute()
+    folder = Path(given).absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

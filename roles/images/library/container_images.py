@@ -1,0 +1,353 @@
+#!/usr/bin/python
+"""Get container images: pull them, or build them from package mirrors where no registry answers."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+---
+module: container_images
+short_description: Pull or build the images of the stack
+description:
+  - Each image is pulled, built, or (mode C(auto)) pulled and, where the registry does not answer, built.
+  - A build is skipped when the hash of its inputs is the image's C(deployctl.inputs) label. Builds run side by side.
+  - The host's CA bundle and package mirror settings reach a build as BuildKit secrets, so no layer holds them.
+options:
+  state:
+    description: C(inspected) only looks; C(present) gets what is missing.
+    choices: [inspected, present]
+    default: present
+    type: str
+  settings:
+    description: The images and how to get them, see the role's argument_specs.
+    type: dict
+    required: true
+author:
+  - deployctl
+"""
+
+LABEL = "deployctl.inputs"
+# What a registry that cannot be reached looks like in the engine's answer. A registry that answers "no such image"
+# or "denied" is reachable, and its answer is final.
+UNREACHABLE = re.compile(
+    r"no such host|connection refused|connection reset|i/o timeout|TLS handshake timeout|network is unreachable|"
+    r"no route to host|Temporary failure in name resolution|Client\.Timeout|deadline exceeded|server misbehaving|"
+    r"x509:|proxyconnect|EOF|Service Unavailable|Bad Gateway|Gateway Time",
+    re.I,
+)
+
+
+class Refused(Exception):
+    """An image could not be had; the text says why and what to do."""
+
+
+class Progress:
+    """What each image is doing, kept in a file for whoever waits."""
+
+    def __init__(self, path: Path) -> None:
+        """Remember where to write; the first line is written at once."""
+        self.path = path
+        self.begun = time.time()
+        self.lines: dict[str, str] = {}
+        self.lock = threading.Lock()
+        self.write()
+
+    def say(self, name: str, text: str) -> None:
+        """Set the line of one image."""
+        with self.lock:
+            self.lines[name] = text
+            self.write()
+
+    def write(self) -> None:
+        """Replace the file in one step, so that a reader never sees half of it."""
+        text = " | ".join(f"{k}: {v}" for k, v in self.lines.items()) or "starting"
+        scratch = self.path.with_suffix(".new")
+        scratch.write_text(json.dumps({"pid": os.getpid(), "progress": text}), encoding="utf-8")
+        scratch.replace(self.path)
+
+
+def client() -> str:
+    """The docker client that can build with BuildKit: one with buildx, or Debian's 20.10 which has it built in."""
+    candidates = [c for c in ("/usr/bin/docker", shutil.which("docker") or "") if c and Path(c).exists()]
+    for candidate in candidates:
+        version = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False).stdout
+        major = re.search(r"version (\d+)", version)
+        buildx = subprocess.run([candidate, "buildx", "version"], capture_output=True, check=False).returncode == 0
+        if buildx or (major and int(major.group(1)) < 23):
+            return candidate
+    return candidates[0] if candidates else "docker"
+
+
+def inspect(docker: str, reference: str) -> dict[str, Any] | None:
+    """The engine's record of a local image, or None."""
+    done = subprocess.run([docker, "image", "inspect", reference], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return None
+    found: dict[str, Any] = json.loads(done.stdout)[0]
+    return found
+
+
+def host_mirror(suite_file: Path = Path("/etc/apt")) -> str:
+    """The Debian mirror that this host itself uses, or an empty string."""
+    if "ID=debian" not in Path("/etc/os-release").read_text(encoding="utf-8"):
+        return ""
+    sources = [*suite_file.glob("sources.list.d/*.sources"), suite_file / "sources.list", *suite_file.glob("sources.list.d/*.list")]
+    for path in sources:
+        if path.is_file():
+            match = re.search(r"^(?:URIs:|deb(?: \[[^]]*\])?)\s*(https?://\S+)", path.read_text(encoding="utf-8"), re.M)
+            if match:
+                return match.group(1)
+    return ""
+
+
+def inputs_hash(context: Path, args: dict[str, str], base: str) -> str:
+    """SHA-256 over the Dockerfile's folder, its arguments and the base's recipe; not over mirrors or CAs."""
+    digest = hashlib.sha256(base.encode())
+    for path in sorted(p for p in context.rglob("*") if p.is_file()):
+        digest.update(str(path.relative_to(context)).encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update(json.dumps(args, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+class Builder:
+    """Gets images with one docker client; thread safe."""
+
+    def __init__(self, settings: dict[str, Any], progress: Progress | None) -> None:
+        """Take the settings as the role hands them."""
+        self.settings = settings
+        self.docker = client()
+        self.folder = Path(settings["folder"])
+        self.progress = progress
+        self.base_lock = threading.Lock()
+
+    def say(self, name: str, text: str) -> None:
+        """Progress of one image, where anybody listens."""
+        if self.progress:
+            self.progress.say(name, text)
+
+    def full_reference(self, image: dict[str, Any]) -> str:
+        """Registry prefix, upstream's name and, for an image that is only pulled, its digest."""
+        prefix = str(self.settings.get("registry_prefix") or "").rstrip("/")
+        return f"{prefix}/{image['reference']}" if prefix else str(image["reference"])
+
+    def mode(self, image: dict[str, Any]) -> str:
+        """Pull, build or auto; an image without a recipe can only be pulled."""
+        mode = str(image.get("mode") or self.settings["default_mode"])
+        return mode if image.get("build") or mode == "pull" else "pull"
+
+    def wanted_hash(self, image: dict[str, Any]) -> str:
+        """Hash of the inputs of a build, or an empty string."""
+        build = image.get("build")
+        if not build:
+            return ""
+        args = {k: str(v) for k, v in (build.get("args") or {}).items()}
+        return inputs_hash(self.folder / build["context"], args, f"debian:{self.settings['base_suite']}")
+
+    def look(self, image: dict[str, Any]) -> dict[str, Any]:
+        """What is there of an image, and whether that is what is wanted."""
+        reference = self.full_reference(image)
+        found = inspect(self.docker, reference)
+        state = {"reference": reference, "id": "", "source": "", "digest": "", "ok": False}
+        if found is None:
+            return state
+        labels = (found.get("Config") or {}).get("Labels") or {}
+        digests = [d.split("@", 1)[1] for d in found.get("RepoDigests") or [] if "@" in d]
+        state.update(id=found["Id"], source="built" if LABEL in labels else "pulled", digest=(digests or [""])[0])
+        if LABEL in labels:
+            state["ok"] = self.mode(image) != "pull" and labels[LABEL] == self.wanted_hash(image)
+        else:
+            state["ok"] = self.mode(image) != "build" and (not image.get("digest") or image["digest"] in digests)
+        return state
+
+    def get(self, image: dict[str, Any]) -> None:
+        """Bring one image here; raises Refused."""
+        mode = self.mode(image)
+        if mode in ("pull", "auto"):
+            why = self.pull(image)
+            if why is None:
+                return
+            if mode == "pull" or not UNREACHABLE.search(why):
+                hint = "give the site's mirror as images_registry_prefix, or let it be built with images_mode: build"
+                raise Refused(f"{image['name']}: pull of {self.full_reference(image)} failed: {why}. Hint: {hint}")
+            self.say(image["name"], "registry does not answer, building")
+        self.build(image)
+
+    def pull(self, image: dict[str, Any]) -> str | None:
+        """Pull; None when it worked, else what the engine said."""
+        reference = self.full_reference(image)
+        wanted = f"{reference.rsplit(':', 1)[0]}@{image['digest']}" if image.get("digest") else reference
+        limit = int(self.settings["registry_timeout"])
+        self.say(image["name"], f"pulling {wanted}")
+        process = subprocess.Popen([self.docker, "pull", wanted], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        spoke = threading.Event()
+
+        def watch() -> None:
+            # Only silence at the start means "no registry"; a large layer may take its time.
+            if not spoke.wait(limit) and process.poll() is None:
+                process.kill()
+
+        threading.Thread(target=watch, daemon=True).start()
+        last = ""
+        for line in process.stdout or []:
+            spoke.set()
+            last = line.strip() or last
+            self.say(image["name"], f"pulling, {last[:80]}")
+        code = process.wait()
+        if code == 0:
+            if wanted != reference:
+                subprocess.run([self.docker, "tag", wanted, reference], check=True, capture_output=True)
+            return None
+        return last if spoke.is_set() else f"i/o timeout: no answer within {limit} s"
+
+    def base(self, name: str) -> str:
+        """The base image: as it is, pulled, or made with debootstrap from the host's mirror."""
+        suite = str(self.settings["base_suite"])
+        reference = f"debian:{suite}"
+        with self.base_lock:
+            if inspect(self.docker, reference):
+                return reference
+            if self.settings["default_mode"] != "build":
+                prefix = str(self.settings.get("registry_prefix") or "").rstrip("/")
+                pulled = f"{prefix}/{reference}" if prefix else reference
+                self.say(name, f"pulling base {pulled}")
+                try:
+                    done = subprocess.run([self.docker, "pull", "-q", pulled], capture_output=True, timeout=int(self.settings["registry_timeout"]), check=False)
+                    if done.returncode == 0:
+                        subprocess.run([self.docker, "tag", pulled, reference], check=False, capture_output=True)
+                        return reference
+                except subprocess.TimeoutExpired:
+                    pass
+            self.bootstrap(name, suite, reference)
+        return reference
+
+    def mirror(self) -> str:
+        """The Debian mirror for builds; raises Refused when none is known."""
+        found = str(self.settings.get("apt_mirror") or "") or host_mirror()
+        if not found:
+            raise Refused("no Debian mirror known on this host. Hint: set images_apt_mirror, or use images_mode: pull")
+        return found
+
+    def bootstrap(self, name: str, suite: str, reference: str) -> None:
+        """A minimal Debian without the mirror's address in it."""
+        self.say(name, f"base {reference}: debootstrap")
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            root = Path(scratch) / "root"
+            log = self.folder / "base.log"
+            with log.open("w", encoding="utf-8") as out:
+                command = ["debootstrap", "--variant=minbase", "--include=ca-certificates,python3", suite, str(root), self.mirror()]
+                if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode != 0:
+                    raise Refused(f"base image: debootstrap failed, see {log}. Hint: is the mirror {self.mirror()} complete for {suite}?")
+            (root / "etc/apt/sources.list").write_text("", encoding="utf-8")
+            self.say(name, f"base {reference}: importing")
+            left_out = ["var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/lib/apt/lists/*", "var/log/*", "usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "dev/*"]
+            tar = subprocess.Popen(["tar", "-C", str(root), *[f"--exclude=./{p}" for p in left_out], "-c", "."], stdout=subprocess.PIPE)
+            done = subprocess.run([self.docker, "import", "--change", 'CMD ["bash"]', "--change", "LABEL deployctl.base=made-here", "-", reference], stdin=tar.stdout, capture_output=True, text=True, check=False)
+            if done.returncode != 0 or tar.wait() != 0:
+                raise Refused(f"base image: import failed: {done.stderr.strip()}")
+
+    def secrets(self, scratch: Path) -> list[str]:
+        """Build secrets: CA bundle, apt sources and settings, pip/Go environment. They exist only while a step runs."""
+        suite, mirror = self.settings["base_suite"], self.mirror()
+        files = {
+            "apt_sources": f"deb {mirror} {suite} main\n",
+            "apt_conf": subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout,
+            "build_env": "",
+            "pip_conf": "",
+        }
+        kept = re.compile(r"Acquire::(https?::Proxy|Check-Valid-Until|Retries)")
+        lines = [line for line in files["apt_conf"].splitlines() if kept.match(line)]
+        lines += ['Dir::Etc::SourceList "/run/secrets/apt_sources";', 'Dir::Etc::SourceParts "/dev/null";']
+        files["apt_conf"] = "".join(line + "\n" for line in lines)
+        env = {k: v for k, v in os.environ.items() if re.fullmatch(r"(?i)PIP_(?:EXTRA_)?INDEX_URL|PIP_TRUSTED_HOST|PIP_DEFAULT_TIMEOUT|GOPROXY|GONOSUMDB|GONOSUMCHECK|GOSUMDB|GOPRIVATE|https?_proxy|no_proxy|all_proxy", k)}
+        env.update({k: str(v) for k, v in (self.settings.get("build_env") or {}).items()})
+        files["build_env"] = "".join(f"{k}={shlex.quote(v)}\n" for k, v in sorted(env.items()))
+        for path in (os.environ.get("PIP_CONFIG_FILE", ""), str(Path("~/.config/pip/pip.conf").expanduser()), "/etc/pip.conf"):
+            if path and Path(path).is_file():
+                files["pip_conf"] = Path(path).read_text(encoding="utf-8")
+                break
+        flags = []
+        for key, text in files.items():
+            path = scratch / key
+            path.write_text(text, encoding="utf-8")
+            path.chmod(0o600)
+            flags += ["--secret", f"id={key},src={path}"]
+        bundle = next((p for p in (str(self.settings.get("ca_file") or ""), os.environ.get("SSL_CERT_FILE", ""), "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt") if p and Path(p).is_file()), "")
+        if bundle:
+            flags += ["--secret", f"id=ca,src={bundle}"]
+        return flags
+
+    def build(self, image: dict[str, Any]) -> None:
+        """Build with BuildKit; the log stays in the build folder. Raises Refused."""
+        name = image["name"]
+        base = self.base(name)
+        context = self.folder / image["build"]["context"]
+        args = {k: str(v) for k, v in (image["build"].get("args") or {}).items()}
+        log = self.folder / f"{name}.log"
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            command = [self.docker, "build", "--progress=plain", "--pull=false", "--build-arg", f"BASE={base}"]
+            for key, value in args.items():
+                command += ["--build-arg", f"{key}={value}"]
+            command += ["--label", f"{LABEL}={self.wanted_hash(image)}", *self.secrets(Path(scratch)), "-t", self.full_reference(image), str(context)]
+            self.say(name, "building")
+            with log.open("w", encoding="utf-8") as out:
+                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "DOCKER_BUILDKIT": "1"})
+                for line in process.stdout or []:
+                    out.write(line)
+                    out.flush()
+                    step = re.match(r"#\d+ (?:\[(.+?)\] (.*)|(\d+\.\d+) (.*))", line)
+                    if step:
+                        text = f"[{step.group(1)}] {step.group(2)}" if step.group(1) else step.group(4)
+                        self.say(name, "building " + re.sub(r"\s+", " ", text)[:60])
+            if process.wait() != 0:
+                tail = " / ".join(line.strip() for line in log.read_text(encoding="utf-8").splitlines()[-12:])[-900:]
+                raise Refused(f"{name}: build failed, log on the host in {log}: {tail}. Hint: are the package mirrors reachable from a container?")
+        self.say(name, "built")
+
+
+def main() -> None:
+    """Look at every image; get what is missing, all side by side; report each."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["inspected", "present"], "default": "present"},
+            "settings": {"type": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    settings = module.params["settings"]
+    images = settings["images"]
+    working = module.params["state"] == "present" and not module.check_mode
+    builder = Builder(settings, Progress(Path(settings["folder"]) / "progress.json") if working else None)
+    before = {i["name"]: builder.look(i) for i in images}
+    missing = [name for name, state in before.items() if not state["ok"]]
+    problems: list[str] = []
+    if working:
+        with concurrent.futures.ThreadPoolExecutor(max_workers=max(len(missing), 1)) as pool:
+            jobs = [pool.submit(builder.get, i) for i in images if i["name"] in missing]
+            for job in jobs:
+                try:
+                    job.result()
+                except (Refused, OSError, subprocess.SubprocessError) as error:
+                    problems.append(str(error))
+        if problems:
+            module.fail_json(msg="; ".join(problems), missing=missing)
+        before = {i["name"]: builder.look(i) for i in images}
+    module.exit_json(changed=working and bool(missing), images=before, missing=missing)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""A planned instance -> the container that runs it; pure, so that its hash tells whether anything changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def command(instance: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """Arguments of `vllm serve`: ours, the plan's for this model, the site's for every instance."""
+    args = ["/model", "--host", "0.0.0.0", "--port", "8000"]  # noqa: S104 - inside the container
+    args += ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
+    args += ["--shutdown-timeout", str(settings["shutdown_timeout"])]
+    args += ["--disable-access-log-for-endpoints", "/health,/metrics"]
+    if settings["otlp_endpoint"]:
+        args += ["--otlp-traces-endpoint", settings["otlp_endpoint"]]
+    if instance["device_kind"] == "cpu":
+        args += ["--enforce-eager"]
+        # A virtual CPU may announce AMX and forbid its use; vLLM's bf16 attention then dies of an illegal instruction.
+        if "--dtype" not in instance["engine_args"]:
+            args += ["--dtype", settings["cpu_dtype"]]
+    return args + [str(a) for a in instance["engine_args"]] + [str(a) for a in settings["args"]]
+
+
+def environment(instance: dict[str, Any], settings: dict[str, Any]) -> dict[str, str]:
+    """Environment of the engine; it may reach no hub, and its spans carry the instance's name."""
+    env = {
+        "OTEL_SERVICE_NAME": instance["container"],
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # Longer than HAProxy keeps idle connections, so that it never reuses one that is being closed.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
+        "HOME": "/tmp/home",  # noqa: S108 - a tmpfs of the container
+        "USER": "vllm",
+        "LOGNAME": "vllm",
+        "VLLM_CACHE_ROOT": "/cache",
+    }
+    if instance["device_kind"] == "cpu":
+        env |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(settings["cpu_kvcache_gib"]),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(settings["cpu_threads"]),
+            # Idle threads sleep at once: several engines share the cores.
+            "KMP_BLOCKTIME": "0",
+        }
+    return env | {str(k): str(v) for k, v in {**settings["env"], **instance.get("env", {})}.items()}
+
+
+def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything about the container of one instance, and `hash` over all of it."""
+    model = settings["store_models"].get(instance["model"], {})
+    cpu = instance["device_kind"] == "cpu"
+    spec: dict[str, Any] = {
+        "name": instance["container"],
+        "instance": instance["name"],
+        "model": instance["model"],
+        "image": settings["image"],
+        "image_id": settings["image_id"],
+        "model_id": model.get("id", ""),
+        "command": command(instance, settings),
+        "env": environment(instance, settings),
+        "volumes": [
+            f"{model.get('folder', settings['store_dir'])}:/model:ro",
+            f"{settings['cache_dir']}/{instance['name']}:/cache",
+        ],
+        "published_ports": [f"{instance['publish_address']}:{instance['port']}:8000"],
+        "shm_size": settings["cpu_shm_size"] if cpu else settings["shm_size"],
+        "memory": settings["memory_limit"],
+        "stop_timeout": int(settings["stop_grace"]),
+        "user": settings["user"],
+        "network": settings["network"],
+        "restart_policy": settings["restart_policy"],
+        "device_requests": [],
+        "site": settings["site"],
+        "served_names": instance["served_names"],
+    }
+    if not cpu:
+        names = instance.get("device_uuids") or [str(d) for d in instance["devices"]]
+        if settings["gpu_driver"] == "cdi":
+            spec["device_requests"] = [{"driver": "cdi", "count": 0, "device_ids": [f"nvidia.com/gpu={n}" for n in names]}]
+        else:
+            spec["device_requests"] = [{"driver": "nvidia", "count": 0, "device_ids": names, "capabilities": [["gpu"]]}]
+    spec["hash"] = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:20]
+    # Not part of the hash: they say how it is waited for, not what runs.
+    spec["start_after"] = f"vllm-{instance['start_after']}" if instance.get("start_after") else ""
+    spec["url"] = f"http://{instance['publish_address']}:{instance['port']}"
+    return spec
+
+
+class FilterModule:
+    """Ansible's door to the function above."""
+
+    def filters(self) -> dict[str, Any]:
+        """Name -> function."""
+        return {"vllm_container": vllm_container}

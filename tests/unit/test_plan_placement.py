@@ -1,0 +1,189 @@
+"""Placement and ports: what runs stays where it is, whatever else comes or goes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from plan_site import roles
+
+from deploy_cli.plan import Placed, Plan, SiteInput, make_plan
+
+GPUS = [{"kind": "nvidia", "count": 4}]
+KEYS = [{"id": "tests", "key": "0123456789abcdef-not-a-real-key"}]
+
+
+def model(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "source": "synthetic:tiny-chat", **more}
+
+
+def site(
+    models: Sequence[Mapping[str, Any]],
+    hosts: Mapping[str, Any] | None = None,
+    current: Mapping[str, Placed] | None = None,
+    **variables: Any,
+) -> SiteInput:
+    specs, defaults = roles()
+    devices = hosts or {"gpu1": GPUS}
+    common = {"models": list(models), "haproxy_api_keys": KEYS, **variables}
+    return SiteInput(
+        inventory="dc.yml",
+        site="dc",
+        groups={"serving": list(devices), "gateway": ["gpu1"], "telemetry": ["gpu1"], "dc": list(devices)},
+        hosts={h: {**common, "devices": d} for h, d in devices.items()},
+        specs=specs,
+        defaults=defaults,
+        current=current or {},
+    )
+
+
+def planned(
+    models: Sequence[Mapping[str, Any]],
+    hosts: Mapping[str, Any] | None = None,
+    current: Mapping[str, Placed] | None = None,
+    **variables: Any,
+) -> dict[str, Placed]:
+    outcome = make_plan(site(models, hosts, current, **variables))
+    assert isinstance(outcome, Plan), outcome
+    return {i.name: Placed(i.host, tuple(i.devices), i.port) for i in outcome.instances}
+
+
+def test_equal_input_gives_an_equal_plan() -> None:
+    models = [model("a", replicas=2), model("b", replicas="max")]
+    assert make_plan(site(models)) == make_plan(site(models))
+
+
+def test_adding_a_model_moves_no_other() -> None:
+    before = planned([model("b", replicas=2), model("c")])
+    after = planned([model("a"), model("b", replicas=2), model("c")], current=before)
+    assert {n: after[n] for n in before} == before
+    assert after["a-0"].devices == (3,)
+
+
+def test_removing_a_model_moves_no_other() -> None:
+    before = planned([model("a"), model("b", replicas=2), model("c")])
+    after = planned([model("b", replicas=2), model("c")], current=before)
+    assert after == {n: p for n, p in before.items() if n != "a-0"}
+
+
+def test_changing_the_order_moves_nothing() -> None:
+    models = [model("a"), model("b", replicas=2), model("c")]
+    before = planned(models)
+    for order in itertools.permutations(models):
+        assert planned(order, current=before) == before
+
+
+def test_fewer_replicas_keep_the_first_ones() -> None:
+    before = planned([model("a", replicas=4)])
+    assert planned([model("a", replicas=2)], current=before) == {n: before[n] for n in ("a-0", "a-1")}
+
+
+def test_a_wide_model_comes_beside_what_runs() -> None:
+    before = planned([model("a", replicas=2)])
+    after = planned([model("wide", tensor_parallel=2), model("a", replicas=2)], current=before)
+    assert after["wide-0"].devices == (2, 3)
+    assert {n: after[n] for n in before} == before
+
+
+def test_max_gives_way_with_its_last_instances() -> None:
+    before = planned([model("a", replicas="max")])
+    assert len(before) == 4
+    after = planned([model("a", replicas="max"), model("b")], current=before)
+    assert {n: after[n] for n in ("a-0", "a-1", "a-2")} == {n: before[n] for n in ("a-0", "a-1", "a-2")}
+    assert "a-3" not in after
+    assert after["b-0"].devices == before["a-3"].devices
+
+
+def test_max_takes_back_what_became_free() -> None:
+    before = planned([model("a", replicas="max"), model("b")])
+    after = planned([model("a", replicas="max")], current=before)
+    assert {n: after[n] for n in before if n != "b-0"} == {n: p for n, p in before.items() if n != "b-0"}
+    assert sorted(after) == ["a-0", "a-1", "a-2", "a-3"]
+
+
+def test_numbers_of_a_max_model_have_no_gap() -> None:
+    running = {"a-0": Placed("gpu1", (0,), 8200), "a-2": Placed("gpu1", (2,), 8202)}
+    after = planned([model("a", replicas="max"), model("b", replicas=2)], current=running)
+    assert sorted(n for n in after if n.startswith("a")) == ["a-0", "a-1"]
+    assert after["a-0"] == running["a-0"]
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        Placed("gone", (0,), 8200),
+        Placed("gpu1", (9,), 8200),
+        Placed("gpu1", (0, 1), 8200),
+        Placed("gpu1", (), 8200),
+    ],
+)
+def test_a_place_that_is_no_longer_valid_is_given_up(stale: Placed) -> None:
+    after = planned([model("a")], current={"a-0": stale})
+    assert after["a-0"].devices == (0,)
+
+
+def test_two_that_claim_one_device_do_not_share_it() -> None:
+    both = {"a-0": Placed("gpu1", (1,), 8200), "b-0": Placed("gpu1", (1,), 8201)}
+    after = planned([model("a"), model("b")], current=both)
+    assert after["a-0"].devices == (1,)
+    assert after["b-0"].devices != (1,)
+
+
+def test_a_port_that_something_else_needs_is_given_up() -> None:
+    for port in (8000, 9999, None):
+        after = planned([model("a")], current={"a-0": Placed("gpu1", (0,), port)})
+        assert 8100 <= (after["a-0"].port or 0) < 8900
+
+
+def test_ports_that_meet_are_resolved_and_stay_resolved() -> None:
+    before = planned([model("a"), model("b"), model("c")], vllm_port_range=3)
+    assert sorted(p.port or 0 for p in before.values()) == [8100, 8101, 8102]
+    after = planned([model("c"), model("b")], current=before, vllm_port_range=3)
+    assert after == {n: before[n] for n in ("b-0", "c-0")}
+
+
+def test_a_port_does_not_depend_on_the_other_models() -> None:
+    alone = planned([model("b")])["b-0"].port
+    assert planned([model("a", replicas=3), model("b")])["b-0"].port == alone
+
+
+def test_wide_models_take_neighbours_of_one_kind_on_one_host() -> None:
+    mixed = [{"kind": "nvidia", "count": 1, "model": "A"}, {"kind": "nvidia", "count": 3, "model": "B"}]
+    assert planned([model("w", tensor_parallel=2)], {"gpu1": mixed})["w-0"].devices == (2, 3)
+    outcome = make_plan(
+        site(
+            [model("w", tensor_parallel=2)],
+            {"gpu1": [{"kind": "nvidia", "count": 1}], "gpu2": [{"kind": "nvidia", "count": 1}]},
+        )
+    )
+    assert isinstance(outcome, list)
+    assert "spans 2 devices, but no host holds as many" in outcome[0].what
+
+
+def test_replicas_spread_over_hosts() -> None:
+    after = planned([model("a", replicas=2), model("b", replicas=2)], {"gpu1": GPUS, "gpu2": GPUS})
+    assert [after[n].host for n in ("a-0", "a-1", "b-0", "b-1")] == ["gpu1", "gpu2", "gpu1", "gpu2"]
+
+
+def test_shares_of_memory_fill_a_device_and_no_more() -> None:
+    one = {"gpu1": [{"kind": "nvidia", "count": 1}]}
+    third = {"memory_share": 1 / 3}
+    assert len(planned([model("a", replicas=3, **third)], one)) == 3
+    outcome = make_plan(site([model("a", replicas=4, **third)], one))
+    assert isinstance(outcome, list)
+    assert "and 3 fit" in outcome[0].what
+
+
+def test_engines_on_one_gpu_start_one_after_the_other() -> None:
+    outcome = make_plan(site([model("a", replicas=3, memory_share=0.3)], {"gpu1": [{"kind": "nvidia", "count": 2}]}))
+    assert isinstance(outcome, Plan)
+    order = {i.name: (i.devices, i.start_after) for i in outcome.instances}
+    assert order == {"a-0": ([0], None), "a-1": ([1], None), "a-2": ([0], "a-0")}
+
+
+def test_cpu_engines_start_together() -> None:
+    outcome = make_plan(site([model("a", replicas=2)], {"gpu1": [{"kind": "cpu", "count": 2}]}))
+    assert isinstance(outcome, Plan)
+    assert [i.start_after for i in outcome.instances] == [None, None]

@@ -1,0 +1,396 @@
+"""Runs of a real ansible-playbook on tiny playbooks: run folder, exit codes, secrets, and stopping."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy_cli import outcome as bookkeeping
+from deploy_cli import paths
+from deploy_cli.outcome import Outcome, judge, prune, write_run
+from deploy_cli.progress import Display, Failure, Progress
+from deploy_cli.request import Request, environment, extra_vars_files, playbook_tags, with_localhost
+from deploy_cli.run import descendants, execute
+
+SECRET = "s3cret-of-a-test"
+
+PLAYS = {
+    "up": """
+        - name: First
+          hosts: localhost
+          connection: local
+          gather_facts: false
+          tasks:
+            - name: Something changes
+              ansible.builtin.command: "true"
+              tags: [change]
+            - name: Variables arrive as they were given
+              ansible.builtin.copy:
+                content: "{{ [word | default(''), number | default(0), list | default([])] | to_json }}"
+                dest: "{{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/vars.json"
+                mode: "0600"
+              when: word is defined
+              no_log: true
+    """,
+    "down": """
+        - name: First
+          hosts: localhost
+          connection: local
+          gather_facts: false
+          tasks:
+            - name: It breaks
+              ansible.builtin.fail:
+                msg: broken on purpose
+    """,
+    "plan": """
+        - name: Never
+          hosts: nobody_is_here
+          gather_facts: false
+          tasks:
+            - name: Nothing
+              ansible.builtin.debug:
+    """,
+    "accept": """
+        - name: First
+          hosts: localhost
+          connection: local
+          gather_facts: false
+          tasks:
+            - name: It is rejected
+              ansible.builtin.copy:
+                content: '{"verdict": "rejected", "checks": []}'
+                dest: "{{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/acceptance.json"
+                mode: "0600"
+            - name: The rejection is told
+              ansible.builtin.fail:
+                msg: rejected
+    """,
+    "wait": """
+        - name: First
+          hosts: localhost
+          connection: local
+          gather_facts: false
+          tasks:
+            - name: It takes long
+              ansible.builtin.command: sleep 59.59
+    """,
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Content of our own in a folder, a runs folder beside it, and an inventory with nobody but this machine."""
+    content = tmp_path / "content"
+    (content / "playbooks").mkdir(parents=True)
+    (content / "ansible.cfg").write_text(
+        "[defaults]\nlocalhost_warning = False\n[inventory]\nany_unparsed_is_failed = True\n"
+    )
+    for name, text in PLAYS.items():
+        (content / "playbooks" / f"{name}.yml").write_text("\n".join(line[8:] for line in text.splitlines()))
+    inventory = tmp_path / "site.yml"
+    inventory.write_text("all: {hosts: {localhost: {ansible_connection: local, "
+                         "ansible_python_interpreter: '{{ ansible_playbook_python }}'}}}\n")  # fmt: skip
+    monkeypatch.setattr(paths, "content_dir", lambda: content)
+    monkeypatch.setenv("DEPLOYCTL_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("A_TOKEN_OF_THE_SHELL", SECRET)
+    return inventory
+
+
+def run(request: Request, *, lasting: bool = True) -> tuple[Outcome, dict[str, Any]]:
+    return execute(request, Display, lasting=lasting)
+
+
+def all_text(folder: Path) -> str:
+    return "".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_run_is_a_private_folder_with_log_events_and_result(site: Path) -> None:
+    outcome, _found = run(Request("up", site, extra_vars=(f"word={SECRET}", "number=3")))
+    assert (outcome.exit_code, outcome.status, outcome.changed) == (0, "ok", {"localhost": 2})
+    folder = outcome.run_dir
+    assert folder is not None
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    data = json.loads((folder / "run.json").read_text())
+    assert (data["command"], data["exit_code"], data["changed"]) == ("up", 0, {"localhost": 2})
+    assert data["ended"]
+    kinds = [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert kinds[0] == "playbook_on_start"
+    assert kinds[-1] == "playbook_on_stats"
+    assert "TASK [Something changes]" in (folder / "artifacts" / "run" / "stdout").read_text()
+    # What came by -e, and what the shell's environment holds, stays nowhere but where the playbook put it.
+    (folder / "vars.json").unlink()
+    assert SECRET not in all_text(folder)
+    for file in folder.rglob("*"):
+        assert file.parent != folder or not stat.S_IMODE(file.stat().st_mode) & 0o077, file
+
+
+def test_extra_vars_mean_what_they_mean_to_ansible(site: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given.yml"
+    given.write_text("word: from-file\nlist: [1, 2]\n")
+    values = (f"@{given}", '{"number": 4}', "word='two words {{ 1 + 1 }}'")
+    outcome, _found = run(Request("up", site, extra_vars=values))
+    assert outcome.run_dir is not None
+    assert json.loads((outcome.run_dir / "vars.json").read_text()) == ["two words 2", 4, [1, 2]]
+
+
+def test_the_child_never_sees_extra_vars_in_argv(site: Path, tmp_path: Path) -> None:
+    words = extra_vars_files(Request("up", site, extra_vars=(f"word={SECRET}", f'{{"a": "{SECRET}"}}')), tmp_path)
+    assert not any(SECRET in word for word in words)
+    for word in words:
+        assert stat.S_IMODE(Path(word[1:]).stat().st_mode) == 0o600
+
+
+def test_a_second_look_knows_how_many_tasks_there_will_be(site: Path) -> None:
+    totals: list[int | None] = []
+
+    def display(progress: Progress) -> Display:
+        totals.append(progress.total)
+        return Display(progress)
+
+    for request in (Request("up", site), Request("up", site), Request("up", site, check=True)):
+        execute(request, display)
+    assert totals == [None, 2, None]
+
+
+def test_a_failed_host_is_3_with_its_message(site: Path) -> None:
+    outcome, _found = run(Request("down", site))
+    assert (outcome.exit_code, outcome.status) == (3, "failed")
+    assert [(failure.host, failure.message) for failure in outcome.failures] == [("localhost", "broken on purpose")]
+    assert outcome.document()["failures"][0]["task"] == "It breaks"
+
+
+def test_a_rejection_is_4_although_ansible_failed(site: Path) -> None:
+    outcome, found = run(Request("accept", site))
+    assert (outcome.exit_code, outcome.status) == (4, "rejected")
+    assert found["acceptance.json"]["verdict"] == "rejected"
+
+
+def test_a_run_without_a_task_is_not_a_success(site: Path) -> None:
+    outcome, _found = run(Request("plan", site))
+    assert (outcome.exit_code, outcome.message) == (2, "no task ran")
+
+
+def test_an_inventory_that_does_not_parse_is_2_and_says_so(site: Path) -> None:
+    site.write_text("all: [\n")
+    outcome, _found = run(Request("up", site))
+    assert outcome.exit_code == 2
+    assert "site.yml" in outcome.message
+
+
+def test_a_broken_playbook_is_our_own_fault(site: Path) -> None:
+    (paths.content_dir() / "playbooks" / "up.yml").write_text("- hosts: localhost\n  tasks: [{no_such_module: }]\n")
+    outcome, _found = run(Request("up", site))
+    assert (outcome.exit_code, outcome.status) == (1, "error")
+
+
+def test_a_run_that_must_leave_no_trace_leaves_none(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    outcome, _found = run(Request("up", site), lasting=False)
+    assert (outcome.exit_code, outcome.run_dir) == (0, None)
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not (tmp_path / "runs").exists()
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+from deploy_cli import paths, run
+from deploy_cli.progress import Display
+from deploy_cli.request import Request
+paths.content_dir = lambda: Path(sys.argv[1])
+outcome, _ = run.execute(Request("wait", Path(sys.argv[2])), Display)
+print(outcome.status, outcome.run_dir)
+sys.exit(outcome.exit_code)
+"""
+
+
+@pytest.fixture
+def waiting(site: Path) -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, "-c", STOPPED, str(paths.content_dir()), str(site)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def below(waiting: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Every process below ours while the long task is under way, the nearest first; the last is the task's own."""
+    end = time.monotonic() + 60
+    found: list[int] = []
+    while time.monotonic() < end and not (found and command(found[-1]).startswith("sleep")):
+        time.sleep(0.1)
+        found = descendants(waiting.pid)
+    assert command(found[-1]) == "sleep 59.59"
+    yield found
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    return ""
+
+
+def workers_still_there(pids: list[int]) -> list[int]:
+    """Which of them are ansible-playbook or a worker of it, three seconds later at most."""
+    end = time.monotonic() + 3
+    alive = pids
+    while alive and time.monotonic() < end:
+        alive = [pid for pid in alive if "ansible-playbook" in command(pid)]
+        time.sleep(0.05)
+    return alive
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_is_quick_says_so_and_leaves_no_worker(
+    waiting: subprocess.Popen[str], below: list[int], number: signal.Signals, code: int
+) -> None:
+    assert len([pid for pid in below if "ansible-playbook" in command(pid)]) >= 2  # itself and a worker
+    asked = time.monotonic()
+    waiting.send_signal(number)
+    told, _errors = waiting.communicate(timeout=20)
+    assert waiting.returncode == code
+    assert time.monotonic() - asked < 8
+    status, folder = told.split()
+    assert status == "cancelled"
+    assert json.loads((Path(folder) / "run.json").read_text())["exit_code"] == code
+    assert workers_still_there(below) == []
+
+
+def test_a_second_stop_kills_everything_at_once(waiting: subprocess.Popen[str], below: list[int]) -> None:
+    os.kill(below[0], signal.SIGSTOP)  # ansible-playbook itself hangs: the polite way does not work
+    waiting.send_signal(signal.SIGINT)
+    time.sleep(1.2)
+    assert waiting.poll() is None
+    waiting.send_signal(signal.SIGINT)
+    waiting.communicate(timeout=20)
+    assert waiting.returncode == 130
+    assert workers_still_there(below) == []
+    assert command(below[-1]) == ""
+
+
+def failed(**more: Any) -> Progress:
+    progress = Progress()
+    progress._failures.append(Failure(host="a", task="t", message="m", **more))
+    progress.results = 1
+    return progress
+
+
+def test_a_refused_plan_is_2_and_a_broken_plan_is_1(tmp_path: Path) -> None:
+    request = Request("up", tmp_path)
+    problems = ({"where": "models.yml:3", "what": "w", "hint": "h"},)
+    assert judge(request, failed(action="deployctl_plan", problems=problems), 2)[:2] == (2, "refused")
+    assert judge(request, failed(action="deployctl_plan"), 2)[:2] == (1, "error")
+    assert judge(request, failed(), 2, signal="SIGINT")[0] == 130
+    assert judge(request, Progress(), 0, signal="SIGINT")[1] == "nothing"  # it was through before the signal came
+
+
+def test_silence_of_ansible_is_our_own_fault(tmp_path: Path) -> None:
+    code, status, message, _hint = judge(Request("up", tmp_path), Progress(), 127)
+    assert (code, status) == (1, "error")
+    assert "127" in message
+
+
+def test_the_environment_of_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANSIBLE_HOST_KEY_CHECKING", raising=False)
+    found = environment(tmp_path, Request("up", tmp_path))
+    assert found["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    assert found["ANSIBLE_HOST_KEY_CHECKING"] == "True"  # ansible-runner would turn it off
+    assert found["PYTHONDONTWRITEBYTECODE"] == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ("node1", "node1,localhost"),
+        ("node1:node2", "node1,node2,localhost"),
+        ("!node2", "all,!node2,localhost"),
+        ("node[1:3]", "node[1:3],localhost"),
+        ("localhost", "localhost"),
+        ("serving:&rack1", "serving:&rack1"),
+    ],
+)
+def test_a_limit_keeps_the_host_that_plans(given: str, passed: str) -> None:
+    assert with_localhost(given) == passed
+
+
+def test_the_tags_of_a_playbook_are_known(site: Path) -> None:
+    assert playbook_tags(Request("up", site)) == {"change"}
+
+
+def made(runs: Path, number: int, command: str = "up", **data: Any) -> Path:
+    folder = runs / f"20260101T{number:06d}-{command}"
+    folder.mkdir(parents=True)
+    known = {"command": command, "inventory_path": "/i", "ended": "x", "pid": 1, **data}
+    (folder / "run.json").write_text(json.dumps(known))
+    return folder
+
+
+def test_old_runs_go_but_never_the_last_accepted_nor_one_that_runs(tmp_path: Path) -> None:
+    older = made(tmp_path, 1)
+    (older / "acceptance.json").write_text('{"verdict": "accepted"}')
+    accepted = made(tmp_path, 2)
+    (accepted / "acceptance.json").write_text('{"verdict": "accepted"}')
+    running = made(tmp_path, 3, ended=None, pid=os.getpid())
+    dead = made(tmp_path, 4, ended=None, pid=2**22 + 1)
+    looks = [made(tmp_path, number, "status") for number in range(10, 15)]
+    newest = [made(tmp_path, number) for number in (20, 21)]
+    (tmp_path / "notes").mkdir()
+    assert set(prune(tmp_path, keep_runs=2, keep_looks=3)) == {older, dead, *looks[:2]}
+    assert {accepted, running, *newest, *looks[2:], tmp_path / "notes"} == set(tmp_path.iterdir())
+
+
+def test_two_runs_of_one_second_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda *_given: "20260101T000000")
+    made_now = [paths.new_run_dir("up", tmp_path) for _ in range(11)]
+    assert [folder.name for folder in paths.run_dirs(tmp_path)] == [folder.name for folder in reversed(made_now)]
+
+
+def test_many_at_once_get_a_folder_each(tmp_path: Path) -> None:
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(paths.new_run_dir("up", tmp_path))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 20
+
+
+def test_the_last_judged_run_of_an_inventory(tmp_path: Path) -> None:
+    inventory = tmp_path / "site.yml"
+    mine = made(tmp_path / "runs", 1, inventory_path=str(inventory))
+    bare = made(tmp_path / "runs", 2)
+    (bare / "run.json").unlink()
+    (bare / "plan.json").write_text(json.dumps({"inventory": str(inventory)}))
+    other = made(tmp_path / "runs", 3)
+    assert bookkeeping.last_judged(tmp_path / "runs", inventory) is None
+    for folder in (mine, bare, other):
+        (folder / "acceptance.json").write_text("{}")
+    assert bookkeeping.last_judged(tmp_path / "runs", inventory) == bare
+
+
+def test_run_json_is_written_whole(tmp_path: Path) -> None:
+    request = Request("up", tmp_path / "i.yml", extra_vars=(SECRET,), vault_pass=SECRET)
+    write_run(None, tmp_path, request, time.time())
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "running"
+    write_run(Outcome(request, 0, "ok"), tmp_path, request, time.time())
+    assert stat.S_IMODE((tmp_path / "run.json").stat().st_mode) == 0o600
+    assert SECRET not in (tmp_path / "run.json").read_text() + repr(request)

@@ -1,0 +1,303 @@
+"""The whole stack on this machine, in the order in which a user meets it. Each test stands on the one before."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+import openai
+import pytest
+import requests
+from conftest import REPO, Site, instances
+
+
+def client(site: Site) -> openai.OpenAI:
+    """The official client, configured by `deployctl env` alone."""
+    env = site.client_env()
+    return openai.OpenAI(base_url=env["OPENAI_BASE_URL"], api_key=env["OPENAI_API_KEY"], max_retries=0, timeout=120)
+
+
+def test_up_ends_accepted(site: Site) -> None:
+    printed = site.deployctl("up", timeout=1500)
+    assert "ACCEPTED" in printed
+    accepted = site.acceptance()
+    assert accepted["verdict"] == "accepted"
+    assert accepted["load"]["tiny-chat"]["failed"] == 0
+    newest = site.runs[-1]
+    assert newest.stat().st_mode & 0o777 == 0o700
+    assert {"plan.json", "report.md", "report.html"} <= {p.name for p in newest.iterdir()}
+
+
+def test_up_again_changes_nothing(site: Site, engine: docker.DockerClient) -> None:
+    before = {name: c.attrs["State"]["StartedAt"] for name, c in instances(engine).items()}
+    printed = site.deployctl("up")
+    assert "changed=0" in printed
+    assert {name: c.attrs["State"]["StartedAt"] for name, c in instances(engine).items()} == before
+
+
+def test_check_mode_changes_nothing_and_foresees_nothing(site: Site) -> None:
+    assert "changed=0" in site.deployctl("up", "--check")
+
+
+def test_plain_ansible_does_the_same(site: Site) -> None:
+    done = subprocess.run(
+        ["ansible-playbook", "-i", str(site.inventory), "playbooks/up.yml"],
+        cwd=REPO,
+        env=site.env(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    print(done.stdout[-3000:], done.stderr[-3000:])
+    assert done.returncode == 0
+    assert re.search(r"localhost +: ok=\d+ +changed=0 +unreachable=0 +failed=0", done.stdout)
+
+
+def test_openai_client_chats(site: Site) -> None:
+    answer = client(site).chat.completions.create(
+        model="chat-default", messages=[{"role": "user", "content": "hello"}], max_tokens=8
+    )
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens > 0
+    assert {m.id for m in client(site).models.list()} == {"tiny-chat", "chat-default"}
+    assert client(site).models.retrieve("tiny-chat").id == "tiny-chat"
+
+
+def test_openai_client_streams(site: Site) -> None:
+    made = client(site)
+    for _ in range(4):  # engines that share two busy cores now and then hand over a stream in one piece
+        begun = time.monotonic()
+        arrivals = [
+            time.monotonic() - begun
+            for _ in made.chat.completions.create(
+                model="tiny-chat",
+                messages=[{"role": "user", "content": "count"}],
+                max_tokens=200,
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+        ]
+        assert len(arrivals) > 20
+        if arrivals[0] < arrivals[-1] / 2:
+            return
+    raise AssertionError(f"first chunk after {arrivals[0]:.2f} s, last after {arrivals[-1]:.2f} s, four times")
+
+
+def test_openai_client_calls_a_tool(site: Site) -> None:
+    tool: Any = {
+        "type": "function",
+        "function": {
+            "name": "set_light",
+            "strict": True,
+            "parameters": {
+                "type": "object",
+                "properties": {"state": {"type": "string", "enum": ["on", "off"]}},
+                "required": ["state"],
+                "additionalProperties": False,
+            },
+        },
+    }
+    for _ in range(3):  # random weights may pad with white space until the tokens are used up
+        answer = client(site).chat.completions.create(
+            model="tiny-chat",
+            messages=[{"role": "user", "content": "light on"}],
+            tools=[tool],
+            tool_choice={"type": "function", "function": {"name": "set_light"}},
+            max_tokens=1000,
+        )
+        call: Any = (answer.choices[0].message.tool_calls or [None])[0]
+        if call is not None and answer.choices[0].finish_reason != "length":
+            break
+    assert json.loads(call.function.arguments)["state"] in ("on", "off")
+
+
+def test_errors_are_openai_errors(site: Site) -> None:
+    with pytest.raises(openai.NotFoundError, match="no-such-model"):
+        client(site).chat.completions.create(model="no-such-model", messages=[{"role": "user", "content": "x"}])
+    env = site.client_env()
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=env["OPENAI_BASE_URL"], api_key="sk-wrong", max_retries=0).models.list()
+    with pytest.raises(openai.APIStatusError) as caught:
+        client(site).chat.completions.create(
+            model="tiny-chat", messages=[{"role": "user", "content": "x" * 3_000_000}]
+        )
+    assert caught.value.status_code == 413
+
+
+def test_jaeger_has_spans_of_both_instances(site: Site) -> None:
+    services = requests.get(site.client_env()["JAEGER_URL"] + "/api/v3/services", timeout=10).json()["services"]
+    assert {"vllm-tiny-chat-0", "vllm-tiny-chat-1"} <= set(services)
+
+
+def test_status_shows_both_healthy(site: Site) -> None:
+    printed = site.deployctl("status")
+    assert "tiny-chat-0" in printed
+    assert "tiny-chat-1" in printed
+    data = json.loads(
+        subprocess.run(
+            ["deployctl", "status", str(site.inventory), "--json"],
+            cwd=REPO, env=site.env(), capture_output=True, text=True, check=True,
+        ).stdout
+    )  # fmt: skip
+    assert len(data["instances"]) == 2
+
+
+def test_the_key_stands_nowhere_it_should_not(site: Site, engine: docker.DockerClient) -> None:
+    key = site.client_env()["OPENAI_API_KEY"]
+    secret = key.removeprefix("sk-")
+    for container in engine.containers.list(all=True):
+        assert secret not in json.dumps(container.attrs)
+        assert secret not in container.logs().decode(errors="replace")
+    for path in (p for p in (site.root / "runs").rglob("*") if p.is_file()):
+        assert secret not in path.read_text(errors="replace"), path
+    assert secret not in Path("/var/lib/deployctl/haproxy/etc/haproxy.cfg").read_text()
+
+
+def test_only_loopback_listens_and_engines_have_no_privileges(engine: docker.DockerClient) -> None:
+    for container in engine.containers.list(filters={"label": "deployctl.site=local"}):
+        host = container.attrs["HostConfig"]
+        assert host["CapDrop"] == ["ALL"], container.name
+        assert host["ReadonlyRootfs"], container.name
+        assert not host["Privileged"], container.name
+        assert any(o.startswith("no-new-privileges") for o in host["SecurityOpt"]), container.name
+        assert container.attrs["Config"]["User"] not in ("", "0", "root"), container.name
+        for bound in (host["PortBindings"] or {}).values():
+            assert all(b["HostIp"] == "127.0.0.1" for b in bound), container.name
+
+
+def send_until(stop: threading.Event, env: dict[str, str], failures: list[str], sent: list[int]) -> None:
+    """Non-streamed requests without a client's own retries, until told to stop."""
+    headers = {"Authorization": f"Bearer {env['OPENAI_API_KEY']}"}
+    body = {"model": "tiny-chat", "messages": [{"role": "user", "content": "go on"}], "max_tokens": 60, "ignore_eos": True}
+    with requests.Session() as session:
+        while not stop.is_set():
+            try:
+                answer = session.post(env["OPENAI_BASE_URL"] + "/chat/completions", json=body, headers=headers, timeout=120)
+                if answer.status_code != 200 or answer.json()["usage"]["completion_tokens"] != 60:
+                    failures.append(f"{answer.status_code} {answer.text[:200]}")
+            except requests.RequestException as error:
+                failures.append(repr(error))
+            sent.append(1)
+
+
+def engine_core(container: Any) -> int:
+    """Host process number of the container's EngineCore."""
+    for pid, *command in container.top(ps_args="-eo pid,args")["Processes"]:
+        if "EngineCore" in " ".join(command):
+            return int(pid)
+    raise AssertionError("no EngineCore found")
+
+
+@pytest.mark.parametrize("victim", ["server", "engine core"])
+def test_kill_9_under_load_loses_nothing(site: Site, engine: docker.DockerClient, victim: str) -> None:
+    container = instances(engine)["vllm-tiny-chat-0"]
+    pid = container.attrs["State"]["Pid"] if victim == "server" else engine_core(container)
+    stop, failures, sent = threading.Event(), [], []
+    threads = [threading.Thread(target=send_until, args=(stop, site.client_env(), failures, sent)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(12)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(sent) > 20
+    assert not failures, failures[:3]
+    # It comes back without a hand.
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        if "2/2" in (last := haproxy_up()):
+            break
+        time.sleep(2)
+    assert "2/2" in last
+
+
+def haproxy_up() -> str:
+    """Servers of the pool that HAProxy calls UP, as `n/2`."""
+    rows = requests.get("http://127.0.0.1:8404/;csv", timeout=5).text.splitlines()
+    up = [r for r in rows if r.startswith("tiny-chat,tiny-chat-") and ",UP," in r]
+    return f"{len(up)}/2"
+
+
+def test_a_model_is_added_and_removed(site: Site, engine: docker.DockerClient) -> None:
+    before = {name: (c.id, c.attrs["State"]["StartedAt"]) for name, c in instances(engine).items()}
+    first = site.models()
+    # In front of the others: the place in the list must not matter either.
+    site.write_models([{"name": "second", "source": "synthetic:tiny-chat-long", "aliases": ["other"]}, *first])
+    printed = site.deployctl("up")
+    assert "ACCEPTED" in printed
+    after = {name: (c.id, c.attrs["State"]["StartedAt"]) for name, c in instances(engine).items()}
+    assert {n: after[n] for n in before} == before
+    assert len(after) == 3
+    assert "second" in site.acceptance()["load"]
+    answer = client(site).chat.completions.create(
+        model="other", messages=[{"role": "user", "content": "hi"}], max_tokens=4
+    )
+    assert answer.usage is not None
+
+    site.write_models(first)
+    site.deployctl("up")
+    assert {name: (c.id, c.attrs["State"]["StartedAt"]) for name, c in instances(engine).items()} == before
+    with pytest.raises(openai.NotFoundError):
+        client(site).chat.completions.create(model="second", messages=[{"role": "user", "content": "hi"}])
+
+
+def test_a_broken_change_leaves_the_old_instances_serving(site: Site, engine: docker.DockerClient) -> None:
+    before = {name: c.id for name, c in instances(engine).items()}
+    good = site.models()
+    site.write_models([{**good[0], "engine_args": {"max-num-batched-tokens": 1}}])
+    printed = site.deployctl("up", code=3)
+    assert "runs with the old ones again" in printed
+    site.write_models(good)
+    assert {name: c.id for name, c in instances(engine).items()} == before
+    assert "ACCEPTED" in site.deployctl("up")
+
+
+def test_two_runs_on_one_site_the_second_is_refused(site: Site) -> None:
+    first = site.start("up")
+    time.sleep(2)
+    printed = site.deployctl("up", code=2)
+    assert "pid" in printed or str(first.pid) in printed
+    assert first.wait(timeout=300) == 0
+
+
+def test_interrupted_up_is_finished_by_the_next(site: Site, engine: docker.DockerClient) -> None:
+    instances(engine)["vllm-tiny-chat-1"].remove(force=True)
+    run = site.start("up")
+    deadline = time.monotonic() + 60
+    while "vllm-tiny-chat-1" not in instances(engine) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "ACCEPTED" in site.deployctl("up")
+
+
+def test_rejected_is_exit_code_4(site: Site) -> None:
+    printed = site.deployctl("accept", "-e", "acceptance_load_ttft_p95_ms_max=0.001", code=4)
+    assert "REJECTED" in printed
+    assert site.acceptance()["verdict"] == "rejected"
+
+
+def test_down_leaves_no_container_and_no_network(site: Site, engine: docker.DockerClient) -> None:
+    site.deployctl("down")
+    assert engine.containers.list(all=True, filters={"label": "deployctl.site=local"}) == []
+    assert engine.networks.list(names=["deployctl"]) == []
+    assert engine.images.list("haproxy")
+    assert list(Path("/var/lib/deployctl/models").glob("synthetic*"))
+    site.deployctl("down")
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

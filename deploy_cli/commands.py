@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy_cli import paths
-from deploy_cli.errors import DeployctlError, ExitCode, UsageError
+from deploy_cli.errors import DeployctlError, ExitCode, PlanRefusedError, UsageError
 from deploy_cli.request import Request, check_tags
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def start(request: Request, output: Output, command: Callable[[Request, Output],
         check_tags(request)
         return command(with_passwords(request), output)
     except DeployctlError as error:
-        return tell_error(str(error), error.hint, error.exit_code, output)
+        problems = [p.as_dict() for p in getattr(error, "problems", [])]
+        return tell_error(str(error), error.hint, error.exit_code, output, problems)
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -57,13 +58,18 @@ def start(request: Request, output: Output, command: Callable[[Request, Output],
 
 
 def check_inventory(inventory: Path) -> None:
-    """Refuse an inventory that is not there, naming those that are. UsageError."""
+    """Refuse an inventory that is not there, or that is no YAML, before Ansible starts. UsageError, PlanRefusedError."""
     if not inventory.exists():
         near = paths.near_inventories(str(inventory))
         raise UsageError(
             f"there is no inventory {inventory}",
             f"did you mean {' or '.join(near)}?" if near else "an inventory is a file such as inventories/local.yml",
         )
+    from deploy_cli.plan.sources import unreadable
+
+    problems = unreadable(str(inventory))
+    if problems:
+        raise PlanRefusedError(problems, str(inventory))
 
 
 def with_passwords(request: Request) -> Request:
@@ -77,11 +83,13 @@ def with_passwords(request: Request) -> Request:
     return request
 
 
-def tell_error(what: str, hint: str, code: ExitCode, output: Output) -> int:
+def tell_error(
+    what: str, hint: str, code: ExitCode, output: Output, problems: list[dict[str, Any]] | None = None
+) -> int:
     """Say what is wrong, on stderr; as JSON on stdout too when that was asked for."""
     if output.as_json:
         status = "refused" if code == ExitCode.REFUSED else "error"
-        told = {"status": status, "exit_code": int(code), "message": what, "hint": hint, "problems": [], "failures": []}
+        told = {"status": status, "exit_code": int(code), "message": what, "hint": hint, "problems": problems or [], "failures": []}
         print(json.dumps(told, indent=1, ensure_ascii=False))
     print(f"deployctl: {what}", file=sys.stderr)
     if hint:

@@ -92,7 +92,7 @@ _KIND_WORDS = {
 def known(version: str) -> dict[str, Any] | None:
     """vLLM's flags and parsers for a version such as `0.32.0`; None when no list was made for it."""
     path = DATA / f"engine_args-{version}.json"
-    if not re.fullmatch(r"[\w.]+", version) or not path.is_file():
+    if not re.fullmatch(r"[\w.]{1,40}", version) or not path.is_file():
         return None
     data: dict[str, Any] = json.loads(path.read_text())
     return data
@@ -174,7 +174,7 @@ def _check_value(path: KeyPath, key: str, value: Any, entry: Mapping[str, Any]) 
         "human_int": not isinstance(value, bool)
         and (isinstance(value, int) or (isinstance(value, str) and _HUMAN_INT.fullmatch(value) is not None)),
         "text": isinstance(value, (str, int, float)) and not isinstance(value, bool),
-        "json": isinstance(value, (dict, list)) or (isinstance(value, str) and _is_json(value)),
+        "json": isinstance(value, (dict, list, str)) and _is_json(value),
         "list": isinstance(value, (str, int, float, list)) and not isinstance(value, bool),
     }.get(kind, True)
     if not fits:
@@ -190,10 +190,11 @@ def _check_value(path: KeyPath, key: str, value: Any, entry: Mapping[str, Any]) 
             yield path, f"engine argument `{key}` cannot be {shown(path, item)}", hint
 
 
-def _is_json(text: str) -> bool:
+def _is_json(value: Any) -> bool:
+    """Whether a value can be written as JSON, or a text is JSON."""
     try:
-        json.loads(text)
-    except ValueError:
+        json.loads(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+    except (ValueError, TypeError):
         return False
     return True
 

@@ -1,10 +1,13 @@
 """Collects problems while the planner goes on, so that all are told at once."""
 
+import re
 from collections.abc import Iterable
 from typing import Literal
 
 from deploy_cli.errors import Problem
 from deploy_cli.plan.shapes import KeyPath, SiteInput
+
+_LONG_WORD = re.compile(r"\S{160,}")
 
 
 class Findings:
@@ -22,7 +25,7 @@ class Findings:
         """Note a problem at a host's value."""
         if severity == "error":
             self.bad.add((host, path))
-        self._note(Problem(self.site.where(host, *path), what, hint, severity))
+        self._note(Problem(self.site.where(host, *path), _short(what), _short(hint), severity))
 
     def add_all(self, host: str, findings: Iterable[tuple[KeyPath, str, str]]) -> None:
         """Note several (path, what, hint) of one host."""
@@ -49,6 +52,11 @@ class Findings:
     def _note(self, problem: Problem) -> None:
         if problem not in self.found:
             self.found.append(problem)
+
+
+def _short(text: str) -> str:
+    """A text in which no word is longer than a line: names and values are the user's, and may be anything."""
+    return _LONG_WORD.sub(lambda found: found[0][:60] + "...", text)
 
 
 def _reading_order(problem: Problem) -> tuple[str, str, int]:

@@ -45,7 +45,7 @@ def vllm_version(site: SiteInput) -> str:
     """The vLLM version whose flags count: the images role's, else the newest one known."""
     for host in site.groups.get("serving", ()):
         found = site.setting(host, "images_vllm_version")
-        if isinstance(found, (str, float)):
+        if found and isinstance(found, (str, float)):
             return str(found).removeprefix("v")
     return engine_args.versions()[-1]
 
@@ -144,10 +144,19 @@ def _assemble(site: SiteInput, placed: list[Model], seats: list[Seat], given: di
             "address": address,
             "base_url": f"http://{_bracketed(address)}:{port}/v1",
         },
-        telemetry={"hosts": telemetry, "jaeger_url": f"http://{LOOPBACK}:{jaeger}"},
-        hosts={h: {"devices": site.hosts[h]["devices"], "declared": True} for h in site.groups["serving"]},
+        telemetry={
+            "hosts": telemetry,
+            "jaeger_url": f"http://{LOOPBACK}:{jaeger}",
+            "otlp_port": ports.number(site.setting(telemetry[0], "jaeger_otlp_grpc_port")),
+        },
+        hosts={h: _host_entry(site, h) for h in dict.fromkeys([*site.groups["serving"], *gateway, *telemetry])},
         warnings=[p for p in out.in_order() if p.severity == "warning"],
     )
+
+
+def _host_entry(site: SiteInput, host: str) -> dict[str, Any]:
+    devices = site.hosts[host]["devices"] if host in site.groups["serving"] else []
+    return {"address": site_address(site, host), "devices": devices, "declared": True}
 
 
 def _model_entry(model: Model, names: list[str]) -> dict[str, Any]:

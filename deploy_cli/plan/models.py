@@ -29,7 +29,8 @@ def read(site: SiteInput, home: str, version: str, out: Findings) -> list[Model]
         _check_engine(home, index, entry, version, out)
         _check_template(site, home, index, entry, out)
         if not any(out.is_bad(home, "models", index, key) for key in _PLACING) and isinstance(entry.get("name"), str):
-            models.append(_model(site, index, entry, kind, version))
+            whole = not out.is_bad(home, "models", index)
+            models.append(_model(site, index, entry, kind, version if whole else None))
     return models
 
 
@@ -194,7 +195,8 @@ def is_local(site: SiteInput, host: str) -> bool:
     return host == "localhost" or site.hosts.get(host, {}).get("ansible_connection") == "local"
 
 
-def _model(site: SiteInput, index: int, entry: Mapping[str, Any], kind: str, version: str) -> Model:
+def _model(site: SiteInput, index: int, entry: Mapping[str, Any], kind: str, version: str | None) -> Model:
+    """The entry as a Model. `version` None: something in it was refused, so it only counts for the placement."""
     name, source = str(entry["name"]), str(entry.get("source", ""))
     preset = catalogue.PRESETS.get(source.partition(":")[2]) if kind == "synthetic" else None
     revision = entry.get("revision") if kind == "hub" else None
@@ -219,7 +221,7 @@ def _model(site: SiteInput, index: int, entry: Mapping[str, Any], kind: str, ver
         chat_template=_absolute(site, template) if isinstance(template, str) else None,
         dtype=entry.get("dtype"),
         port=entry.get("port"),
-        engine_args=tuple(engine_args.to_argv(_dict(entry.get("engine_args")), version)),
+        engine_args=tuple(engine_args.to_argv(_dict(entry.get("engine_args")), version)) if version is not None else (),
         env={k: str(v) for k, v in _dict(entry.get("env")).items()},
         position=index,
     )

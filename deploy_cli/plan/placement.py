@@ -5,6 +5,7 @@ What runs already (`current`) keeps its place wherever that is still valid, so a
 removing a model moves no other.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,7 @@ class Floor:
         """Begin with every device free; `current` is what runs now, by instance name."""
         self.devices = list(devices)
         self.current = current
+        self.order = {device: place for place, device in enumerate(devices)}
         self.free = dict.fromkeys(devices, memory.WHOLE)
         self.seats: list[Seat] = []
         self.reluctance: dict[Device, int] = {}
@@ -70,7 +72,19 @@ class Floor:
     def best(self, model: Model) -> Spot | None:
         """The best free devices for one more instance: hosts without this model first, then the emptiest."""
         spots = [spot for spot in self._spots(model) if self._takes(model, spot)]
-        return min(spots, key=lambda spot: self._cost(model, spot), default=None)
+        same = Counter(seat.host for seat in self.seats if seat.model.name == model.name)
+        free: dict[str, float] = {}
+        for device, share in self.free.items():
+            free[device.host] = free.get(device.host, 0) + share
+
+        def cost(spot: Spot) -> tuple[float, ...]:
+            first = spot[0]
+            crooked = first.index % model.tensor_parallel != 0  # GPUs 0+1 and 2+3 are the linked pairs
+            emptiest = min(self.free[d] for d in spot)
+            held = sum(self.reluctance.get(d, 0) for d in spot)
+            return (held, same[first.host], -free[first.host], crooked, -emptiest, self.order[first])
+
+        return min(spots, key=cost, default=None)
 
     def sit(self, model: Model, replica: int, spot: Spot) -> None:
         """Give an instance its devices."""
@@ -95,15 +109,6 @@ class Floor:
             first = spot[0]
             if all((d.host, d.kind, d.model) == (first.host, first.kind, first.model) for d in spot):
                 yield spot
-
-    def _cost(self, model: Model, spot: Spot) -> tuple[float, ...]:
-        host = spot[0].host
-        same = sum(s.host == host and s.model.name == model.name for s in self.seats)
-        free_on_host = sum(share for device, share in self.free.items() if device.host == host)
-        crooked = spot[0].index % model.tensor_parallel != 0  # GPUs 0+1 and 2+3 are the linked pairs
-        emptiest = min(self.free[d] for d in spot)
-        held = sum(self.reluctance.get(d, 0) for d in spot)
-        return (held, same, -free_on_host, crooked, -emptiest, self.devices.index(spot[0]))
 
 
 def place(

@@ -91,7 +91,7 @@ def assign(
 def _hashed(seat: Seat, taken: Mapping[tuple[str, int], str], ports: tuple[int, int]) -> int | None:
     base, size = ports
     start = zlib.crc32(seat.name.encode())
-    for step in range(size):
+    for step in range(min(size, 65536)):
         port = base + (start + step) % size
         if port <= 65535 and (seat.host, port) not in taken:
             return port

@@ -30,7 +30,7 @@ MODEL: dict[str, Any] = {
             "description": "the commit of a hub model, 40 hexadecimal digits, in quotes if all are digits",
         },
         "replicas": {
-            "anyOf": [{"type": "integer", "minimum": 1}, {"const": "max"}],
+            "anyOf": [{"type": "integer", "minimum": 1, "maximum": 4096}, {"const": "max"}],
             "description": "a whole number of at least 1, or `max` for every device that is left",
         },
         "aliases": {"type": "array", "items": _NAME, "description": "a list of further names clients may send"},

@@ -13,6 +13,8 @@ _PLAIN = re.compile(r"[\w@:/+.,-]{1,60}")
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name most like `name`, or None when nothing is near."""
+    if len(name) > 100:
+        return None  # nothing known is that long, and comparing would take seconds
     by_lower = {k.lower(): k for k in known}
     found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=cutoff)
     return by_lower[found[0]] if found else None

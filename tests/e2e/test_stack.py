@@ -256,7 +256,7 @@ def test_a_model_is_added_and_removed(site: Site, engine: docker.DockerClient) -
 def test_a_broken_change_leaves_the_old_instances_serving(site: Site, engine: docker.DockerClient) -> None:
     before = {name: c.id for name, c in instances(engine).items()}
     good = site.models()
-    site.write_models([{**good[0], "engine_args": {"max-num-batched-tokens": 1}}])
+    site.write_models([{**good[0], "engine_args": {"quantization": "awq"}}])
     printed = site.deployctl("up", code=3)
     assert "runs with the old ones again" in printed
     site.write_models(good)

@@ -14,8 +14,7 @@ from typing import Any
 
 import yaml
 
-from deploy_cli.plan import Placed, Plan, Problem, SiteInput, Unresolved, make_plan
-from deploy_cli.plan import collect, sources
+from deploy_cli.plan import Placed, Plan, Problem, SiteInput, Unresolved, collect, make_plan, sources
 from deploy_cli.plan.shapes import GROUPS, KeyPath
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +43,7 @@ models:
     aliases: [chat-default]
 """,
 }
-_TEMPLATE = re.compile(r"\{\{ (\w+) \}\}")
+_TEMPLATE = re.compile(r"\{\{ (\w+)[\w.]* \}\}")
 
 
 class _Loader:
@@ -169,7 +168,7 @@ def _render(value: Any, scope: Mapping[str, Any]) -> Any:
         return collect.plain(value)
     name = found[1]
     if name == "ansible_facts":
-        return Unresolved("it needs facts", facts=True)
+        return Unresolved("it needs facts of a host", facts=True)
     if name not in scope:
         return Unresolved(f"'{name}' is undefined")
     inner = _render(scope[name], scope)

@@ -167,7 +167,8 @@ def test_keys_from_a_vault_without_its_password(tmp_path: Path) -> None:
     assert [(p.where, p.what) for p in problems] == [
         (
             "group_vars/local/main.yml:5",
-            "`haproxy_api_keys[0].key` cannot be rendered: it is encrypted, and the vault's password is missing or wrong",
+            "`haproxy_api_keys[0].key` cannot be rendered: it is encrypted, "
+            "and the vault's password is missing or wrong",
         )
     ]
 

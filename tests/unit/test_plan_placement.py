@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -187,3 +188,16 @@ def test_cpu_engines_start_together() -> None:
     outcome = make_plan(site([model("a", replicas=2)], {"gpu1": [{"kind": "cpu", "count": 2}]}))
     assert isinstance(outcome, Plan)
     assert [i.start_after for i in outcome.instances] == [None, None]
+
+
+def test_a_large_site_is_planned_at_once() -> None:
+    hosts = {f"gpu{n}": [{"kind": "nvidia", "count": 8}] for n in range(1, 65)}
+    models = [
+        model("wide", tensor_parallel=4, replicas=16),
+        model("narrow", replicas=100),
+        model("rest", replicas="max"),
+    ]
+    begun = time.monotonic()
+    after = planned(models, hosts)
+    assert len(after) == 16 + 100 + (512 - 64 - 100)
+    assert time.monotonic() - begun < 5

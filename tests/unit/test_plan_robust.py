@@ -14,21 +14,44 @@ from deploy_cli.plan import Plan, SiteInput, Unresolved, make_plan
 from deploy_cli.plan.schema import MODEL, SITE
 
 GARBAGE: list[Any] = [
-    None, True, False, 0, -1, 1, 10**30, 1.5, "", " ", "max", "x" * 5000, "{{ nope }}", "synthetic:", "synthetic:x", "a/b",
-    "/", "//", "..", "\x00", "ü/ö", [], {}, [None], [[[]]], {"a": None}, {"": ""}, {1: 2}, {None: None}, {"name": []},
-    Unresolved("'x' is undefined"), [Unresolved("'y' is undefined")], "'quoted'", "`tick`", "2026-01-01",
-]  # fmt: skip
-PLACES: list[tuple[str | int, ...]] = [
-    *((name,) for name in (*SITE, "haproxy_api_keys", "haproxy_port", "vllm_port_base", "vllm_port_range", "vllm_env")),
-    *((name,) for name in ("images_vllm_version", "haproxy_bind_address", "jaeger_query_port", "docker_daemon_config")),
-    ("models", 0), ("devices", 0), ("haproxy_api_keys", 0), ("haproxy_api_keys", 0, "key"), ("haproxy_api_keys", 0, "id"),
-    ("models", 0, "aliases", 0), ("models", 0, "engine_args", "max-num-seqs"), ("models", 0, "engine_args", "hf-overrides"),
-    ("models", 0, "engine_args", "ignore-patterns"), ("models", 0, "env", "A"), ("devices", 0, "count"), ("devices", 0, "kind"),
-    *(("models", 0, key) for key in MODEL["properties"]),
-]  # fmt: skip
-RICH = model(
-    "a", aliases=["b"], engine_args={"max-num-seqs": 8, "hf-overrides": {}, "ignore-patterns": ["x"]}, env={"A": "b"}
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        10**30,
+        1.5,
+        "",
+        " ",
+        "max",
+        "x" * 5000,
+        "{{ nope }}",
+        "synthetic:",
+        "a/b",
+        "/",
+        "..",
+    ),
+    *("\x00", "ü/ö", [], {}, [None], [[[]]], {"a": None}, {"": ""}, {1: 2}, {None: None}, {"name": []}, "'q'", "`t`"),
+    *(Unresolved("'x' is undefined"), [Unresolved("'y' is undefined")], Unresolved("facts", facts=True), "2026-01-01"),
+]
+ROLE_VARIABLES = (
+    *("haproxy_api_keys", "haproxy_port", "vllm_port_base", "vllm_port_range", "vllm_env", "images_vllm_version"),
+    *("haproxy_bind_address", "jaeger_query_port", "docker_daemon_config"),
 )
+PLACES: list[tuple[str | int, ...]] = [
+    *((name,) for name in (*SITE, *ROLE_VARIABLES)),
+    *((name, 0) for name in ("models", "devices", "haproxy_api_keys")),
+    *(("models", 0, key) for key in MODEL["properties"]),
+    *(("models", 0, "engine_args", flag) for flag in ("max-num-seqs", "hf-overrides", "ignore-patterns")),
+    *(("haproxy_api_keys", 0, key) for key in ("id", "key")),
+    *(("devices", 0, key) for key in ("kind", "count")),
+    ("models", 0, "aliases", 0),
+    ("models", 0, "env", "A"),
+]
+ARGS = {"max-num-seqs": 8, "hf-overrides": {}, "ignore-patterns": ["x"]}
+RICH = model("a", aliases=["b"], engine_args=ARGS, env={"A": "b"})
 
 
 def put(place: tuple[str | int, ...], value: Any) -> dict[str, Any]:

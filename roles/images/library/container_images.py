@@ -187,6 +187,17 @@ class Builder:
             self.say(image["name"], "registry does not answer, building")
         self.build(image)
 
+    def room(self, missing: int) -> list[str]:
+        """Why there is no room for images that are missing: Docker's own folder has too little free space."""
+        done = subprocess.run(
+            [self.docker, "info", "--format", "{{.DockerRootDir}}"], capture_output=True, text=True, check=False
+        )
+        root, wanted = done.stdout.strip() or "/var/lib/docker", float(self.settings["min_free_gib"])
+        free = shutil.disk_usage(root).free / 2**30 if Path(root).exists() else wanted
+        if not missing or free >= wanted:
+            return []
+        return [f"{root} has {free:.1f} GiB free, {wanted:g} are wanted for images. Hint: free space there, or lower images_min_free_gib"]
+
     def pull(self, image: dict[str, Any]) -> str | None:
         """Pull; None when it worked, else what the engine said."""
         reference = self.full_reference(image)
@@ -336,6 +347,9 @@ def main() -> None:
     missing = [name for name, state in before.items() if not state["ok"]]
     problems: list[str] = []
     if working:
+        problems = builder.room(len(missing))
+        if problems:
+            module.fail_json(msg="; ".join(problems), missing=missing)
         with concurrent.futures.ThreadPoolExecutor(max_workers=max(len(missing), 1)) as pool:
             jobs = [pool.submit(builder.get, i) for i in images if i["name"] in missing]
             for job in jobs:

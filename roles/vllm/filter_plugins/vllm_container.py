@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
+
+
+def template_name(instance: dict[str, Any]) -> str:
+    """File name of the instance's own chat template; it holds the content's hash, so that an edit is a change."""
+    content = Path(instance["chat_template"]).read_bytes()
+    return f"chat_template-{hashlib.sha256(content).hexdigest()[:12]}.jinja"
 
 
 def command(instance: dict[str, Any], settings: dict[str, Any]) -> list[str]:
@@ -13,6 +20,8 @@ def command(instance: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     args += ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
     args += ["--shutdown-timeout", str(settings["shutdown_timeout"])]
     args += ["--disable-access-log-for-endpoints", "/health,/metrics"]
+    if instance.get("chat_template"):
+        args += ["--chat-template", f"/cache/{template_name(instance)}"]
     if settings["otlp_endpoint"]:
         args += ["--otlp-traces-endpoint", settings["otlp_endpoint"]]
     if instance["device_kind"] == "cpu":
@@ -86,6 +95,8 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
     spec["hash"] = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:20]
     # Not part of the hash: they say how it is waited for, not what runs.
     spec["start_after"] = f"vllm-{instance['start_after']}" if instance.get("start_after") else ""
+    spec["chat_template"] = instance.get("chat_template") or ""
+    spec["chat_template_file"] = template_name(instance) if spec["chat_template"] else ""
     spec["url"] = f"http://{instance['publish_address']}:{instance['port']}"
     return spec
 

@@ -1,0 +1,153 @@
+"""Playbooks, commands and inventories: one action, one name; and no value hides where it would win silently."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from house import PLAYBOOKS, ROLES, ROOT, below, lines_with, read_yaml, text
+
+from deploy_cli import cli, commands
+from deploy_cli.request import Request
+
+FAMILY = ("roles", "playbooks", "molecule")
+SITE_COMMANDS = sorted(
+    name
+    for name, command in cli.cli.commands.items()
+    if any(isinstance(parameter, click.Argument) and parameter.name == "inventory" for parameter in command.params)
+)
+
+
+def test_every_playbook_has_a_command_and_the_reverse() -> None:
+    assert SITE_COMMANDS == PLAYBOOKS
+
+
+def test_every_playbook_but_report_plans_first() -> None:
+    for name in PLAYBOOKS:
+        first = read_yaml(f"playbooks/{name}.yml")[0]
+        if name not in ("plan", "report"):  # a report is of a run that has planned already
+            assert first.get("ansible.builtin.import_playbook") == "plan.yml", f"playbooks/{name}.yml"
+    assert read_yaml("playbooks/plan.yml")[0]["tags"] == ["always"]
+
+
+@pytest.mark.parametrize("name", SITE_COMMANDS)
+def test_no_command_sends_settings_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+    monkeypatch.setattr(commands, "start", lambda request, *_: asked.append(request) or 0)
+    arguments = [name, "inventories/local.yml"]
+    flags = [["--purge"]] if name == "down" else []
+    for more in ([], *flags):
+        cli.cli.main([*arguments, *more], standalone_mode=False)
+    for request in asked:
+        assert request.extra_vars == ()
+        assert not {"-e", "--extra-vars"} & set(request.options(request.extra_vars))
+    assert len(asked) == 1 + len(flags)
+
+
+def test_only_the_users_own_extra_vars_reach_ansible() -> None:
+    words = [
+        (str(file), node.value)
+        for file in below("deploy_cli", suffixes=(".py",))
+        for node in ast.walk(ast.parse(text(file)))
+        if isinstance(node, ast.Constant) and node.value in ("-e", "--extra-vars", "extravars")
+    ]
+    assert sorted(words) == [
+        ("deploy_cli/cli.py", "--extra-vars"),
+        ("deploy_cli/cli.py", "-e"),
+        ("deploy_cli/request.py", "-e"),
+    ]
+    keywords = {
+        keyword.arg
+        for node in ast.walk(ast.parse(text("deploy_cli/run.py")))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+    }
+    assert "private_data_dir" in keywords and "extravars" not in keywords
+
+
+def documented_tags() -> set[str]:
+    line = next(line for line in text("README.md").splitlines() if line.startswith("Tags (`-t`)"))
+    return set(re.findall(r"`([a-z_]+)`", line))
+
+
+def shown_tags(playbook: str) -> set[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    listed = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "--list-tags", f"playbooks/{playbook}.yml"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = {tag for tags in re.findall(r"TASK TAGS: \[(.*?)\]", listed) for tag in tags.split(", ") if tag}
+    return found - {"always", "never"}
+
+
+def test_documented_tags_are_those_of_up() -> None:
+    assert documented_tags() == shown_tags("up")
+
+
+def test_tags_are_names_of_roles_or_the_purge() -> None:
+    assert shown_tags("up") <= set(ROLES)
+    assert shown_tags("down") <= {*ROLES, "purge"}
+
+
+def test_no_error_is_ignored() -> None:
+    found = lines_with(r"\bignore_errors\b", below(*FAMILY, suffixes=(".yml", ".j2")))
+    found += [
+        line
+        for line in lines_with(r"\bignore_unreachable\b", below(*FAMILY, suffixes=(".yml", ".j2")))
+        if not line.startswith("playbooks/status.yml:")
+    ]
+    assert found == []
+
+
+def test_values_have_one_home() -> None:
+    # A playbook may fall back for what no role owns (site_address, ansible_host); a role's variable has its defaults/.
+    fallback = re.compile(r"([\w.]+)\W*\|\s*(?:d|default)\(")
+    own = tuple(f"{role}_" for role in ROLES)
+    found = []
+    for file in below("roles", "playbooks", suffixes=(".yml", ".j2")):
+        if file.parts[0] == "roles" and file.parts[2] == "defaults":
+            continue
+        for number, line in enumerate(text(file).splitlines(), start=1):
+            for name in fallback.findall(line):
+                if file.parts[0] == "roles" or name.split(".")[-1].startswith(own):
+                    found.append(f"{file}:{number}: {line.strip()}")
+    assert found == [], "default() outside defaults/:\n" + "\n".join(found)
+
+
+def site_groups() -> set[str]:
+    found = set()
+
+    def walk(groups: dict[str, Any]) -> None:
+        for name, group in groups.items():
+            children = (group or {}).get("children") or {}
+            if "serving" in children:
+                found.add(name)
+            walk(children)
+
+    for file in sorted((ROOT / "inventories").glob("*.yml")):
+        walk(read_yaml(file.relative_to(ROOT)))
+    return found
+
+
+def test_values_of_a_site_live_under_its_own_group() -> None:
+    assert site_groups(), "no inventory has a site group (the parent of `serving`)"
+    entries = sorted(entry.name for entry in (ROOT / "inventories/group_vars").iterdir())
+    assert set(entries) <= site_groups(), "group_vars that are no site's would count for every site"
+    assert not {"all", "serving", "gateway", "telemetry", "ungrouped"} & site_groups()
+
+
+def test_nothing_beside_the_playbooks_wins_silently() -> None:
+    found = [file for file in below("playbooks", suffixes=(".yml", ".yaml", "")) if "_vars" in file.parts[1]]
+    assert found == []
+    assert not [name for name in ("group_vars", "host_vars") if (ROOT / "playbooks" / name).exists()]

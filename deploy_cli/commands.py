@@ -58,7 +58,7 @@ def start(request: Request, output: Output, command: Callable[[Request, Output],
 
 
 def check_inventory(inventory: Path) -> None:
-    """Refuse an inventory that is not there, or that is no YAML, before Ansible starts. UsageError, PlanRefusedError."""
+    """Refuse an inventory that is not there or is no YAML, before Ansible starts. UsageError, PlanRefusedError."""
     if not inventory.exists():
         near = paths.near_inventories(str(inventory))
         raise UsageError(
@@ -89,7 +89,14 @@ def tell_error(
     """Say what is wrong, on stderr; as JSON on stdout too when that was asked for."""
     if output.as_json:
         status = "refused" if code == ExitCode.REFUSED else "error"
-        told = {"status": status, "exit_code": int(code), "message": what, "hint": hint, "problems": problems or [], "failures": []}
+        told = {
+            "status": status,
+            "exit_code": int(code),
+            "message": what,
+            "hint": hint,
+            "problems": problems or [],
+            "failures": [],
+        }
         print(json.dumps(told, indent=1, ensure_ascii=False))
     print(f"deployctl: {what}", file=sys.stderr)
     if hint:

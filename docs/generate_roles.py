@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "roles.md"
 HEAD = """# Roles
 
-Written by `make docs` from `roles/*/meta/argument_specs.yml` and `roles/*/defaults/main.yml`; changes made here are lost.
+Written by `make docs` from `roles/*/meta/argument_specs.yml` and `roles/*/defaults/main.yml`; edits here are lost.
 
 Set a variable in `inventories/group_vars/<site>/`. A default in *italics* is put together from other variables or is
 too long for a table; it stands in the role's `defaults/main.yml`.

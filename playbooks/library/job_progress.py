@@ -77,13 +77,17 @@ def main() -> None:
         time.sleep(1)
         result = read_json(Path(folder).expanduser() / module.params["job"])
         if not ended(result):
-            module.fail_json(msg=f"the job ended without a result; last seen: {progress}", finished=True, progress=progress)
+            module.fail_json(
+                msg=f"the job ended without a result; last seen: {progress}", finished=True, progress=progress
+            )
     if not ended(result):
         module.exit_json(changed=False, finished=False, progress=progress)
     if result.get("failed"):
         module.fail_json(msg=str(result.get("msg", result.get("stderr", "failed"))), finished=True, progress=progress)
     known = ("ansible_job_id", "started", "finished", "results_file", "invocation", "changed", "failed")
-    module.exit_json(changed=False, finished=True, progress=progress, result={k: v for k, v in result.items() if k not in known})
+    module.exit_json(
+        changed=False, finished=True, progress=progress, result={k: v for k, v in result.items() if k not in known}
+    )
 
 
 if __name__ == "__main__":

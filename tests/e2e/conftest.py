@@ -80,7 +80,12 @@ class Site:
     def client_env(self) -> dict[str, str]:
         """What `deployctl env` prints, as a dict."""
         done = subprocess.run(
-            ["deployctl", "env", str(self.inventory)], cwd=REPO, env=self.env(), capture_output=True, text=True, check=True
+            ["deployctl", "env", str(self.inventory)],
+            cwd=REPO,
+            env=self.env(),
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return dict(line.split("=", 1) for line in done.stdout.splitlines())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def haproxy_quote(text: str) -> str:
-    """One word of a configuration line: nothing in it is special to HAProxy. Raises ValueError on control characters."""
+    """One word of a configuration line: nothing in it is special to HAProxy. ValueError on control characters."""
     if re.search(r"[\x00-\x1f\x7f]", text):
         raise ValueError("control characters cannot stand in an HAProxy configuration")
     return "'" + text.replace("'", "'\\''") + "'"

@@ -52,7 +52,7 @@ UNREACHABLE = re.compile(
 )
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An image could not be had; the text says why and what to do."""
 
 
@@ -106,7 +106,11 @@ def host_mirror(suite_file: Path = Path("/etc/apt")) -> str:
     """The Debian mirror that this host itself uses, or an empty string."""
     if "ID=debian" not in Path("/etc/os-release").read_text(encoding="utf-8"):
         return ""
-    sources = [*suite_file.glob("sources.list.d/*.sources"), suite_file / "sources.list", *suite_file.glob("sources.list.d/*.list")]
+    sources = [
+        *suite_file.glob("sources.list.d/*.sources"),
+        suite_file / "sources.list",
+        *suite_file.glob("sources.list.d/*.list"),
+    ]
     for path in sources:
         if path.is_file():
             match = re.search(r"^(?:URIs:|deb(?: \[[^]]*\])?)\s*(https?://\S+)", path.read_text(encoding="utf-8"), re.M)
@@ -175,7 +179,7 @@ class Builder:
         return state
 
     def get(self, image: dict[str, Any]) -> None:
-        """Bring one image here; raises Refused."""
+        """Bring one image here; raises RefusedError."""
         mode = self.mode(image)
         if mode in ("pull", "auto"):
             why = self.pull(image)
@@ -183,7 +187,7 @@ class Builder:
                 return
             if mode == "pull" or not UNREACHABLE.search(why):
                 hint = "give the site's mirror as images_registry_prefix, or let it be built with images_mode: build"
-                raise Refused(f"{image['name']}: pull of {self.full_reference(image)} failed: {why}. Hint: {hint}")
+                raise RefusedError(f"{image['name']}: pull of {self.full_reference(image)} failed: {why}. Hint: {hint}")
             self.say(image["name"], "registry does not answer, building")
         self.build(image)
 
@@ -196,7 +200,10 @@ class Builder:
         free = shutil.disk_usage(root).free / 2**30 if Path(root).exists() else wanted
         if not missing or free >= wanted:
             return []
-        return [f"{root} has {free:.1f} GiB free, {wanted:g} are wanted for images. Hint: free space there, or lower images_min_free_gib"]
+        return [
+            f"{root} has {free:.1f} GiB free, {wanted:g} are wanted for images. "
+            "Hint: free space there, or lower images_min_free_gib"
+        ]
 
     def pull(self, image: dict[str, Any]) -> str | None:
         """Pull; None when it worked, else what the engine said."""
@@ -204,7 +211,9 @@ class Builder:
         wanted = f"{reference.rsplit(':', 1)[0]}@{image['digest']}" if image.get("digest") else reference
         limit = int(self.settings["registry_timeout"])
         self.say(image["name"], f"pulling {wanted}")
-        process = subprocess.Popen([self.docker, "pull", wanted], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            [self.docker, "pull", wanted], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         spoke = threading.Event()
 
         def watch() -> None:
@@ -237,7 +246,12 @@ class Builder:
                 pulled = f"{prefix}/{reference}" if prefix else reference
                 self.say(name, f"pulling base {pulled}")
                 try:
-                    done = subprocess.run([self.docker, "pull", "-q", pulled], capture_output=True, timeout=int(self.settings["registry_timeout"]), check=False)
+                    done = subprocess.run(
+                        [self.docker, "pull", "-q", pulled],
+                        capture_output=True,
+                        timeout=int(self.settings["registry_timeout"]),
+                        check=False,
+                    )
                     if done.returncode == 0:
                         subprocess.run([self.docker, "tag", pulled, reference], check=False, capture_output=True)
                         return reference
@@ -247,10 +261,12 @@ class Builder:
         return reference
 
     def mirror(self) -> str:
-        """The Debian mirror for builds; raises Refused when none is known."""
+        """The Debian mirror for builds; raises RefusedError when none is known."""
         found = str(self.settings.get("apt_mirror") or "") or host_mirror()
         if not found:
-            raise Refused("no Debian mirror known on this host. Hint: set images_apt_mirror, or use images_mode: pull")
+            raise RefusedError(
+                "no Debian mirror known on this host. Hint: set images_apt_mirror, or use images_mode: pull"
+            )
         return found
 
     def bootstrap(self, name: str, suite: str, reference: str) -> None:
@@ -260,16 +276,52 @@ class Builder:
             root = Path(scratch) / "root"
             log = self.folder / "base.log"
             with log.open("w", encoding="utf-8") as out:
-                command = ["debootstrap", "--variant=minbase", "--include=ca-certificates,python3", suite, str(root), self.mirror()]
+                command = [
+                    "debootstrap",
+                    "--variant=minbase",
+                    "--include=ca-certificates,python3",
+                    suite,
+                    str(root),
+                    self.mirror(),
+                ]
                 if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode != 0:
-                    raise Refused(f"base image: debootstrap failed, see {log}. Hint: is the mirror {self.mirror()} complete for {suite}?")
+                    raise RefusedError(
+                        f"base image: debootstrap failed, see {log}. "
+                        f"Hint: is the mirror {self.mirror()} complete for {suite}?"
+                    )
             (root / "etc/apt/sources.list").write_text("", encoding="utf-8")
             self.say(name, f"base {reference}: importing")
-            left_out = ["var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/lib/apt/lists/*", "var/log/*", "usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "dev/*"]
-            tar = subprocess.Popen(["tar", "-C", str(root), *[f"--exclude=./{p}" for p in left_out], "-c", "."], stdout=subprocess.PIPE)
-            done = subprocess.run([self.docker, "import", "--change", 'CMD ["bash"]', "--change", "LABEL deployctl.base=made-here", "-", reference], stdin=tar.stdout, capture_output=True, text=True, check=False)
+            left_out = [
+                "var/cache/apt/archives/*.deb",
+                "var/cache/apt/*.bin",
+                "var/lib/apt/lists/*",
+                "var/log/*",
+                "usr/share/doc/*",
+                "usr/share/man/*",
+                "usr/share/locale/*",
+                "dev/*",
+            ]
+            tar = subprocess.Popen(
+                ["tar", "-C", str(root), *[f"--exclude=./{p}" for p in left_out], "-c", "."], stdout=subprocess.PIPE
+            )
+            done = subprocess.run(
+                [
+                    self.docker,
+                    "import",
+                    "--change",
+                    'CMD ["bash"]',
+                    "--change",
+                    "LABEL deployctl.base=made-here",
+                    "-",
+                    reference,
+                ],
+                stdin=tar.stdout,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             if done.returncode != 0 or tar.wait() != 0:
-                raise Refused(f"base image: import failed: {done.stderr.strip()}")
+                raise RefusedError(f"base image: import failed: {done.stderr.strip()}")
 
     def secrets(self, scratch: Path) -> list[str]:
         """Build secrets: CA bundle, apt sources and settings, pip/Go environment. They exist only while a step runs."""
@@ -284,10 +336,21 @@ class Builder:
         lines = [line for line in files["apt_conf"].splitlines() if kept.match(line)]
         lines += ['Dir::Etc::SourceList "/run/secrets/apt_sources";', 'Dir::Etc::SourceParts "/dev/null";']
         files["apt_conf"] = "".join(line + "\n" for line in lines)
-        env = {k: v for k, v in os.environ.items() if re.fullmatch(r"(?i)PIP_(?:EXTRA_)?INDEX_URL|PIP_TRUSTED_HOST|PIP_DEFAULT_TIMEOUT|GOPROXY|GONOSUMDB|GONOSUMCHECK|GOSUMDB|GOPRIVATE|https?_proxy|no_proxy|all_proxy", k)}
+        env = {
+            k: v
+            for k, v in os.environ.items()
+            if re.fullmatch(
+                r"(?i)PIP_(?:EXTRA_)?INDEX_URL|PIP_TRUSTED_HOST|PIP_DEFAULT_TIMEOUT|GOPROXY|GONOSUMDB|GONOSUMCHECK|GOSUMDB|GOPRIVATE|https?_proxy|no_proxy|all_proxy",
+                k,
+            )
+        }
         env.update({k: str(v) for k, v in (self.settings.get("build_env") or {}).items()})
         files["build_env"] = "".join(f"{k}={shlex.quote(v)}\n" for k, v in sorted(env.items()))
-        for path in (os.environ.get("PIP_CONFIG_FILE", ""), str(Path("~/.config/pip/pip.conf").expanduser()), "/etc/pip.conf"):
+        for path in (
+            os.environ.get("PIP_CONFIG_FILE", ""),
+            str(Path("~/.config/pip/pip.conf").expanduser()),
+            "/etc/pip.conf",
+        ):
             if path and Path(path).is_file():
                 files["pip_conf"] = Path(path).read_text(encoding="utf-8")
                 break
@@ -297,13 +360,25 @@ class Builder:
             path.write_text(text, encoding="utf-8")
             path.chmod(0o600)
             flags += ["--secret", f"id={key},src={path}"]
-        bundle = next((p for p in (str(self.settings.get("ca_file") or ""), os.environ.get("SSL_CERT_FILE", ""), "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt") if p and Path(p).is_file()), "")
+        bundle = next(
+            (
+                p
+                for p in (
+                    str(self.settings.get("ca_file") or ""),
+                    os.environ.get("SSL_CERT_FILE", ""),
+                    "/etc/ssl/certs/ca-certificates.crt",
+                    "/etc/pki/tls/certs/ca-bundle.crt",
+                )
+                if p and Path(p).is_file()
+            ),
+            "",
+        )
         if bundle:
             flags += ["--secret", f"id=ca,src={bundle}"]
         return flags
 
     def build(self, image: dict[str, Any]) -> None:
-        """Build with BuildKit; the log stays in the build folder. Raises Refused."""
+        """Build with BuildKit; the log stays in the build folder. Raises RefusedError."""
         name = image["name"]
         base = self.base(name)
         context = self.folder / image["build"]["context"]
@@ -313,10 +388,23 @@ class Builder:
             command = [self.docker, "build", "--progress=plain", "--pull=false", "--build-arg", f"BASE={base}"]
             for key, value in args.items():
                 command += ["--build-arg", f"{key}={value}"]
-            command += ["--label", f"{LABEL}={self.wanted_hash(image)}", *self.secrets(Path(scratch)), "-t", self.full_reference(image), str(context)]
+            command += [
+                "--label",
+                f"{LABEL}={self.wanted_hash(image)}",
+                *self.secrets(Path(scratch)),
+                "-t",
+                self.full_reference(image),
+                str(context),
+            ]
             self.say(name, "building")
             with log.open("w", encoding="utf-8") as out:
-                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "DOCKER_BUILDKIT": "1"})
+                process = subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env={**os.environ, "DOCKER_BUILDKIT": "1"},
+                )
                 for line in process.stdout or []:
                     out.write(line)
                     out.flush()
@@ -326,7 +414,10 @@ class Builder:
                         self.say(name, "building " + re.sub(r"\s+", " ", text)[:60])
             if process.wait() != 0:
                 tail = " / ".join(line.strip() for line in log.read_text(encoding="utf-8").splitlines()[-12:])[-900:]
-                raise Refused(f"{name}: build failed, log on the host in {log}: {tail}. Hint: are the package mirrors reachable from a container?")
+                raise RefusedError(
+                    f"{name}: build failed, log on the host in {log}: {tail}. "
+                    "Hint: are the package mirrors reachable from a container?"
+                )
         self.say(name, "built")
 
 
@@ -355,7 +446,7 @@ def main() -> None:
             for job in jobs:
                 try:
                     job.result()
-                except (Refused, OSError, subprocess.SubprocessError) as error:
+                except (RefusedError, OSError, subprocess.SubprocessError) as error:
                     problems.append(str(error))
         if problems:
             module.fail_json(msg="; ".join(problems), missing=missing)

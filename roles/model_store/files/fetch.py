@@ -36,7 +36,11 @@ def git_blob_sha1(path: Path) -> str:
 
 def model_files(folder: Path) -> list[Path]:
     """Every file of the model; the hub library's bookkeeping and our manifest are not."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and ".cache" not in p.relative_to(folder).parts and p.name != MANIFEST)
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and ".cache" not in p.relative_to(folder).parts and p.name != MANIFEST
+    )
 
 
 def watch(folder: Path, total: int, progress: Path, name: str) -> None:
@@ -51,7 +55,9 @@ def watch(folder: Path, total: int, progress: Path, name: str) -> None:
 def say(progress: Path, text: str) -> None:
     """Replace the progress line, and keep the process number that stands beside it: the waiting side watches it."""
     scratch = progress.with_suffix(".new")
-    scratch.write_text(json.dumps({**json.loads(progress.read_text(encoding="utf-8")), "progress": text}), encoding="utf-8")
+    scratch.write_text(
+        json.dumps({**json.loads(progress.read_text(encoding="utf-8")), "progress": text}), encoding="utf-8"
+    )
     scratch.replace(progress)
 
 
@@ -62,16 +68,33 @@ def from_hub(request: dict[str, Any], partial: Path, progress: Path) -> str:
     token_file = Path("/run/secrets/hub_token")
     token = token_file.read_text(encoding="utf-8").strip() if token_file.exists() else False
     endpoint = request.get("hub_url") or None
-    info = HfApi(endpoint=endpoint, token=token or False).model_info(request["source"], revision=request["revision"], files_metadata=True)
+    info = HfApi(endpoint=endpoint, token=token or False).model_info(
+        request["source"], revision=request["revision"], files_metadata=True
+    )
     stated = {s.rfilename: s for s in info.siblings or []}
-    wanted = {n: s for n, s in stated.items() if not n.endswith((".bin", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")) or not any(x.endswith(".safetensors") for x in stated)}
+    wanted = {
+        n: s
+        for n, s in stated.items()
+        if not n.endswith((".bin", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"))
+        or not any(x.endswith(".safetensors") for x in stated)
+    }
     total = sum(s.size or 0 for s in wanted.values())
     free = shutil.disk_usage(partial.parent).free
     there = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file()) if partial.exists() else 0
     if total - there > free:
-        raise SystemExit(f"{request['source']} needs {(total - there) / 1e9:.1f} GB more, the store has {free / 1e9:.1f} GB free")
+        raise SystemExit(
+            f"{request['source']} needs {(total - there) / 1e9:.1f} GB more, the store has {free / 1e9:.1f} GB free"
+        )
     threading.Thread(target=watch, args=(partial, total, progress, request["name"]), daemon=True).start()
-    snapshot_download(request["source"], revision=info.sha, local_dir=partial, allow_patterns=list(wanted), endpoint=endpoint, token=token or False, max_workers=4)
+    snapshot_download(
+        request["source"],
+        revision=info.sha,
+        local_dir=partial,
+        allow_patterns=list(wanted),
+        endpoint=endpoint,
+        token=token or False,
+        max_workers=4,
+    )
     for name, sibling in wanted.items():
         path = partial / name
         if sibling.lfs is not None:
@@ -81,7 +104,9 @@ def from_hub(request: dict[str, Any], partial: Path, progress: Path) -> str:
         if not good:
             # A wrong file would be taken for a finished one by the next run.
             path.unlink()
-            raise SystemExit(f"{request['source']}: {name} does not have the checksum that the hub states; it was deleted, run again")
+            raise SystemExit(
+                f"{request['source']}: {name} does not have the checksum that the hub states; it was deleted, run again"
+            )
     return str(info.sha)
 
 

@@ -39,7 +39,9 @@ Answer a call as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im_end
 <|im_start|>{{ message.role }}
 {{ message.content or '' }}
 {%- for call in message.tool_calls or [] %}
-<tool_call>{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson if call.function.arguments is not string else call.function.arguments }}}</tool_call>
+{%- set given = call.function.arguments %}
+{%- set text = given if given is string else given | tojson %}
+<tool_call>{"name": "{{ call.function.name }}", "arguments": {{ text }}}</tool_call>
 {%- endfor %}<|im_end|>
 {%- endif %}
 {%- endfor %}
@@ -48,10 +50,17 @@ Answer a call as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im_end
 {% endif %}"""
 
 
+WORDS = """
+the of and to in is you that it he was for on are as with his they I at be this have from or one had by word
+but not what all were we when your can said there use an each which she do how their if will up other about
+out many then them these so some her would make like him into time has look two more write go see number no
+way could people my than first water been call who oil its now find long down day did get come made may part
+"""
+
+
 def corpus() -> list[str]:
     """Text to train a tokenizer on: common words in changing orders, and JSON as tool calls need it."""
-    words = "the of and to in is you that it he was for on are as with his they I at be this have from or one had by word but not what all were we when your can said there use an each which she do how their if will up other about out many then them these so some her would make like him into time has look two more write go see number no way could people my than first water been call who oil its now find long down day did get come made may part"
-    base = words.split()
+    base = WORDS.split()
     lines = []
     for i in range(4000):
         lines.append(" ".join(base[(i * 7 + j * (i % 13 + 1)) % len(base)] for j in range(12)) + ".")
@@ -70,9 +79,20 @@ def synthesize(preset: str, seed: int, target: Path) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=special, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2048,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(corpus(), trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=size["context"], clean_up_tokenization_spaces=False)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=special[2],
+        pad_token=special[0],
+        model_max_length=size["context"],
+        clean_up_tokenization_spaces=False,
+    )
     fast.chat_template = TEMPLATE
     torch.manual_seed(seed)
     torch.set_num_threads(1)
@@ -93,4 +113,6 @@ def synthesize(preset: str, seed: int, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(target, safe_serialization=True)
     fast.save_pretrained(target)
-    (target / "SYNTHETIC.md").write_text(f"Synthetic model `{preset}`, seed {seed}: random weights, for tests and first runs only.\n", encoding="utf-8")
+    (target / "SYNTHETIC.md").write_text(
+        f"Synthetic model `{preset}`, seed {seed}: random weights, for tests and first runs only.\n", encoding="utf-8"
+    )

@@ -80,10 +80,13 @@ def fetch(settings: dict[str, Any], model: dict[str, Any], token: str) -> None:
         "docker", "run", "--rm", "-i", "--network", "host", "--user", "0:0", "--cap-drop", "ALL",
         "--security-opt", "no-new-privileges", "--entrypoint", "python3",
         "--label", "deployctl.role=model_store",
-        "-e", "HF_HUB_DISABLE_TELEMETRY=1", "-e", "HF_HUB_DISABLE_PROGRESS_BARS=1", "-e", "HF_HOME=/tmp/hf", "-e", "HF_HUB_DISABLE_XET=1",
+        "-e", "HF_HUB_DISABLE_TELEMETRY=1", "-e", "HF_HUB_DISABLE_PROGRESS_BARS=1", "-e", "HF_HOME=/tmp/hf",
+        "-e", "HF_HUB_DISABLE_XET=1",
         "-v", f"{store}:/store", "-v", f"{settings['tools']}:/tools:ro",
     ]  # fmt: skip
-    proxies = {k: v for k, v in os.environ.items() if k.lower() in ("http_proxy", "https_proxy", "no_proxy", "all_proxy")}
+    proxies = {
+        k: v for k, v in os.environ.items() if k.lower() in ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+    }
     for key, value in {**proxies, **(settings.get("proxy_env") or {})}.items():
         command += ["-e", f"{key}={value}"]
     candidates = (settings.get("ca_file"), os.environ.get("SSL_CERT_FILE"), "/etc/ssl/certs/ca-certificates.crt")
@@ -94,18 +97,24 @@ def fetch(settings: dict[str, Any], model: dict[str, Any], token: str) -> None:
     if model["kind"] == "path":
         command += ["-v", f"{model['source']}:/source:ro"]
     with tempfile.NamedTemporaryFile("w", prefix=".token-", dir=settings["tools"]) as secret:
-        os.chmod(secret.name, 0o600)
+        Path(secret.name).chmod(0o600)
         secret.write(token)
         secret.flush()
         if token:
             command += ["-v", f"{secret.name}:/run/secrets/hub_token:ro"]
-        request = {**model, "seed": settings["seed"], "hub_url": settings.get("hub_url"), "progress": "/store/.tools/progress.json"}
+        request = {
+            **model,
+            "seed": settings["seed"],
+            "hub_url": settings.get("hub_url"),
+            "progress": "/store/.tools/progress.json",
+        }
         command += [settings["image"], "/tools/fetch.py"]
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         tail = " / ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
         hint = {
-            "hub": "is the hub reachable from this host (model_store_hub_url, proxies), is the revision right, is the model gated (model_store_hub_token)?",
+            "hub": "is the hub reachable from this host (model_store_hub_url, proxies), is the revision right, "
+            "is the model gated (model_store_hub_token)?",
             "path": "does the folder hold a complete model on this host?",
         }.get(model["kind"], "does the vLLM image run on this host?")
         raise RuntimeError(f"{model['name']}: {tail}. Hint: {hint}")
@@ -127,7 +136,9 @@ def main() -> None:
     missing = [name for name, why in wrong.items() if why]
     changed = False
     if module.params["state"] == "present" and not module.check_mode:
-        (Path(settings["tools"]) / "progress.json").write_text(json.dumps({"pid": os.getpid(), "progress": "starting"}), encoding="utf-8")
+        (Path(settings["tools"]) / "progress.json").write_text(
+            json.dumps({"pid": os.getpid(), "progress": "starting"}), encoding="utf-8"
+        )
         problems = []
         done: set[str] = set()
         for model in (m for m in models if m["name"] in missing):
@@ -141,7 +152,14 @@ def main() -> None:
                 problems.append(str(error))
         if problems:
             module.fail_json(msg="; ".join(problems), missing=missing)
-    states = {m["name"]: {"folder": str(store / m["store_name"]), "id": manifest_id(store / m["store_name"]), "problem": wrong[m["name"]]} for m in models}
+    states = {
+        m["name"]: {
+            "folder": str(store / m["store_name"]),
+            "id": manifest_id(store / m["store_name"]),
+            "problem": wrong[m["name"]],
+        }
+        for m in models
+    }
     module.exit_json(changed=changed, models=states, missing=missing)
 
 

@@ -89,7 +89,9 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
     if not cpu:
         names = instance.get("device_uuids") or [str(d) for d in instance["devices"]]
         if settings["gpu_driver"] == "cdi":
-            spec["device_requests"] = [{"driver": "cdi", "count": 0, "device_ids": [f"nvidia.com/gpu={n}" for n in names]}]
+            spec["device_requests"] = [
+                {"driver": "cdi", "count": 0, "device_ids": [f"nvidia.com/gpu={n}" for n in names]}
+            ]
         else:
             spec["device_requests"] = [{"driver": "nvidia", "count": 0, "device_ids": names, "capabilities": [["gpu"]]}]
     spec["hash"] = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:20]

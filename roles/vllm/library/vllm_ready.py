@@ -73,7 +73,11 @@ def last_error(log: str) -> str:
     died = [line for line in lines if re.search(r"died unexpectedly|exit code: -", line)]
     if died:
         return died[-1][:400]
-    told = [line for line in lines if re.search(r"(?:Error|Exception|error:)", line) and "POST /v1" not in line and "Traceback" not in line]
+    told = [
+        line
+        for line in lines
+        if re.search(r"(?:Error|Exception|error:)", line) and "POST /v1" not in line and "Traceback" not in line
+    ]
     return (told or [line for line in lines if line] or ["no output"])[-1][:400]
 
 
@@ -121,7 +125,8 @@ def main() -> None:
         ready=not waiting,
         settled=not waiting or bool(fatal),
         fatal=fatal,
-        msg="; ".join(fatal) or ("" if not waiting else "not ready: " + ", ".join(f"{s['name']} ({s['progress']})" for s in waiting)),
+        msg="; ".join(fatal)
+        or ("" if not waiting else "not ready: " + ", ".join(f"{s['name']} ({s['progress']})" for s in waiting)),
         progress=" | ".join(f"{s['name']}: {s['progress']}" for s in states),
         instances=states,
     )

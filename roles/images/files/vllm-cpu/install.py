@@ -57,7 +57,12 @@ def add_vllm_metadata(version: str) -> None:
 def slim() -> None:
     """Delete what a CPU engine never loads: Triton and cuDNN's separate engine files."""
     packages = pathlib.Path(site.getsitepackages()[0])
-    for pattern in ("nvidia/cudnn/lib/libcudnn_engines_*", "nvidia/cudnn/lib/libcudnn_adv*", "triton", "triton-*.dist-info"):
+    for pattern in (
+        "nvidia/cudnn/lib/libcudnn_engines_*",
+        "nvidia/cudnn/lib/libcudnn_adv*",
+        "triton",
+        "triton-*.dist-info",
+    ):
         for path in packages.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -19,8 +19,9 @@ from deploy_cli.request import Request, check_tags
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from deploy_cli.display import Display
     from deploy_cli.outcome import Outcome
-    from deploy_cli.progress import Display, Progress
+    from deploy_cli.progress import Progress
 
 CHANGING = {"up", "accept", "down"}  # one at a time per site
 
@@ -190,7 +191,7 @@ def report(request: Request, output: Output) -> int:
 def _execute(
     request: Request, output: Output, console: Console, *, lasting: bool = True
 ) -> tuple[Outcome, dict[str, Any]]:
-    from deploy_cli.progress import make_display
+    from deploy_cli.display import make_display
     from deploy_cli.run import execute
 
     def display(progress: Progress) -> Display:

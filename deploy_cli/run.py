@@ -18,10 +18,11 @@ from types import FrameType
 from typing import Any, TextIO
 
 from deploy_cli import paths
+from deploy_cli.display import Display
 from deploy_cli.errors import ExitCode, UsageError
 from deploy_cli.outcome import Outcome, judge, last_total, prune, write_run
 from deploy_cli.paths import read_json, write_private
-from deploy_cli.progress import Display, Progress
+from deploy_cli.progress import Progress
 from deploy_cli.request import Request, environment, extra_vars_files
 
 GRACE_SECONDS = 10.0  # from the first SIGINT to ansible-playbook until it is killed

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from deploy_cli.display import failure_text, recap_lines
 from deploy_cli.errors import Problem, render_problems
 from deploy_cli.outcome import Outcome
-from deploy_cli.progress import clock, failure_text, recap_lines
+from deploy_cli.progress import clock
 
 if TYPE_CHECKING:
     from rich.console import Console

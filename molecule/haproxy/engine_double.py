@@ -41,4 +41,4 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-ThreadingHTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
+ThreadingHTTPServer(("", 8000), Handler).serve_forever()

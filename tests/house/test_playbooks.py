@@ -40,7 +40,12 @@ def test_every_playbook_but_report_plans_first() -> None:
 @pytest.mark.parametrize("name", SITE_COMMANDS)
 def test_no_command_sends_settings_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Request] = []
-    monkeypatch.setattr(commands, "start", lambda request, *_: asked.append(request) or 0)
+
+    def remember(request: Request, *_: object) -> int:
+        asked.append(request)
+        return 0
+
+    monkeypatch.setattr(commands, "start", remember)
     arguments = [name, "inventories/local.yml"]
     flags = [["--purge"]] if name == "down" else []
     for more in ([], *flags):

@@ -9,17 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from deploy_cli.progress import (
-    Display,
-    LiveDisplay,
-    PlainDisplay,
-    Progress,
-    clock,
-    failure_message,
-    failure_text,
-    make_display,
-    recap_lines,
-)
+from deploy_cli.display import Display, LiveDisplay, PlainDisplay, failure_text, make_display, recap_lines
+from deploy_cli.progress import Progress, clock, failure_message
 
 
 class Clock:

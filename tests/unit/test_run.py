@@ -19,8 +19,9 @@ import pytest
 
 from deploy_cli import outcome as bookkeeping
 from deploy_cli import paths
+from deploy_cli.display import Display
 from deploy_cli.outcome import Outcome, judge, prune, write_run
-from deploy_cli.progress import Display, Failure, Progress
+from deploy_cli.progress import Failure, Progress
 from deploy_cli.request import Request, environment, extra_vars_files, playbook_tags, with_localhost
 from deploy_cli.run import descendants, execute
 
@@ -210,7 +211,7 @@ STOPPED = """
 import sys
 from pathlib import Path
 from deploy_cli import paths, run
-from deploy_cli.progress import Display
+from deploy_cli.display import Display
 from deploy_cli.request import Request
 paths.content_dir = lambda: Path(sys.argv[1])
 outcome, _ = run.execute(Request("wait", Path(sys.argv[2])), Display)

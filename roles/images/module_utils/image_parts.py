@@ -1,0 +1,100 @@
+"""What getting images needs and is not itself getting one: the client, progress, and the hash of a build's inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+LABEL = "deployctl.inputs"
+# What a registry that cannot be reached looks like in the engine's answer. A registry that answers "no such image"
+# or "denied" is reachable, and its answer is final.
+UNREACHABLE = re.compile(
+    r"no such host|connection refused|connection reset|i/o timeout|TLS handshake timeout|network is unreachable|"
+    r"no route to host|Temporary failure in name resolution|Client\.Timeout|deadline exceeded|server misbehaving|"
+    r"x509:|proxyconnect|EOF|Service Unavailable|Bad Gateway|Gateway Time",
+    re.I,
+)
+
+
+class RefusedError(Exception):
+    """An image could not be had; the text says why and what to do."""
+
+
+class Progress:
+    """What each image is doing, kept in a file for whoever waits."""
+
+    def __init__(self, path: Path) -> None:
+        """Remember where to write; the first line is written at once."""
+        self.path = path
+        self.begun = time.time()
+        self.lines: dict[str, str] = {}
+        self.lock = threading.Lock()
+        self.write()
+
+    def say(self, name: str, text: str) -> None:
+        """Set the line of one image."""
+        with self.lock:
+            self.lines[name] = text
+            self.write()
+
+    def write(self) -> None:
+        """Replace the file in one step, so that a reader never sees half of it."""
+        text = " | ".join(f"{k}: {v}" for k, v in self.lines.items()) or "starting"
+        scratch = self.path.with_suffix(".new")
+        scratch.write_text(json.dumps({"pid": os.getpid(), "progress": text}), encoding="utf-8")
+        scratch.replace(self.path)
+
+
+def client() -> str:
+    """The docker client that can build with BuildKit: one with buildx, or Debian's 20.10 which has it built in."""
+    candidates = [c for c in ("/usr/bin/docker", shutil.which("docker") or "") if c and Path(c).exists()]
+    for candidate in candidates:
+        version = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False).stdout
+        major = re.search(r"version (\d+)", version)
+        buildx = subprocess.run([candidate, "buildx", "version"], capture_output=True, check=False).returncode == 0
+        if buildx or (major and int(major.group(1)) < 23):
+            return candidate
+    return candidates[0] if candidates else "docker"
+
+
+def inspect(docker: str, reference: str) -> dict[str, Any] | None:
+    """The engine's record of a local image, or None."""
+    done = subprocess.run([docker, "image", "inspect", reference], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return None
+    found: dict[str, Any] = json.loads(done.stdout)[0]
+    return found
+
+
+def host_mirror(suite_file: Path = Path("/etc/apt")) -> str:
+    """The Debian mirror that this host itself uses, or an empty string."""
+    if "ID=debian" not in Path("/etc/os-release").read_text(encoding="utf-8"):
+        return ""
+    sources = [
+        *suite_file.glob("sources.list.d/*.sources"),
+        suite_file / "sources.list",
+        *suite_file.glob("sources.list.d/*.list"),
+    ]
+    for path in sources:
+        if path.is_file():
+            match = re.search(r"^(?:URIs:|deb(?: \[[^]]*\])?)\s*(https?://\S+)", path.read_text(encoding="utf-8"), re.M)
+            if match:
+                return match.group(1)
+    return ""
+
+
+def inputs_hash(context: Path, args: dict[str, str], base: str) -> str:
+    """SHA-256 over the Dockerfile's folder, its arguments and the base's recipe; not over mirrors or CAs."""
+    digest = hashlib.sha256(base.encode())
+    for path in sorted(p for p in context.rglob("*") if p.is_file()):
+        digest.update(str(path.relative_to(context)).encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update(json.dumps(args, sort_keys=True).encode())
+    return digest.hexdigest()

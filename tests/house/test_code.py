@@ -51,7 +51,8 @@ def test_the_plan_does_no_io_but_reading_its_data() -> None:
     assert len(seen) > 8, "the planner's files were not found"
     for file in seen:
         modules = {name.split(".")[0] for name in imports(file)} & DOORS
-        used = calls(file) & READS
+        # `exists` is a function that the caller hands in (SiteInput.exists), so that a test needs no files.
+        used = (calls(file) - {"exists"}) & READS if file.name == "models.py" else calls(file) & READS
         if file.name == "engine_args.py":  # the engine's own list of arguments, kept beside it by version
             assert modules <= {"pathlib"} and used <= {"read_text", "glob", "exists", "is_file"}
             assert re.findall(r"(?<!Key)Path\(.*", text(file)) == ['Path(__file__).parent / "data"']

@@ -74,20 +74,33 @@ def inspect(docker: str, reference: str) -> dict[str, Any] | None:
     return found
 
 
-def host_mirror(suite_file: Path = Path("/etc/apt")) -> str:
-    """The Debian mirror that this host itself uses, or an empty string."""
-    if "ID=debian" not in Path("/etc/os-release").read_text(encoding="utf-8"):
+def host_mirror(etc: Path = Path("/etc")) -> str:
+    """The mirror from which this Debian host takes its own release's `main`, or an empty string.
+
+    Other repositories of the host (a vendor's, the security archive) hold no Debian to make a base image from.
+    """
+    try:
+        release = (etc / "os-release").read_text(encoding="utf-8")
+    except OSError:
         return ""
-    sources = [
-        *suite_file.glob("sources.list.d/*.sources"),
-        suite_file / "sources.list",
-        *suite_file.glob("sources.list.d/*.list"),
-    ]
-    for path in sources:
+    codename = re.search(r"^VERSION_CODENAME=(\w+)", release, re.M)
+    if not re.search(r"^ID=\"?debian", release, re.M) or codename is None:
+        return ""
+    apt = etc / "apt"
+    for path in sorted(apt.glob("sources.list.d/*.sources")):
+        for stanza in re.split(r"\n\s*\n", path.read_text(encoding="utf-8")):
+            fields = dict(re.findall(r"^(URIs|Suites|Components|Enabled):[ \t]*(.+)$", stanza, re.M))
+            wanted = (
+                codename.group(1) in fields.get("Suites", "").split() and "main" in fields.get("Components", "").split()
+            )
+            if wanted and fields.get("Enabled", "yes").strip() != "no" and fields.get("URIs"):
+                return fields["URIs"].split()[0]
+    for path in [apt / "sources.list", *sorted(apt.glob("sources.list.d/*.list"))]:
         if path.is_file():
-            match = re.search(r"^(?:URIs:|deb(?: \[[^]]*\])?)\s*(https?://\S+)", path.read_text(encoding="utf-8"), re.M)
-            if match:
-                return match.group(1)
+            pattern = rf"^deb(?:\s+\[[^]]*\])?\s+(https?://\S+)\s+{codename.group(1)}\s+(?:\S+\s+)*?main\b"
+            found = re.search(pattern, path.read_text(encoding="utf-8"), re.M)
+            if found:
+                return found.group(1)
     return ""
 
 

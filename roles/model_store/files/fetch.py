@@ -6,6 +6,7 @@ fetched into `<name>.partial` (where a broken download goes on), checked, and re
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -63,7 +64,7 @@ def say(progress: Path, text: str) -> None:
 
 def from_hub(request: dict[str, Any], partial: Path, progress: Path) -> str:
     """Download a pinned revision, check every file against what the hub states; returns the commit."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, hf_hub_download
 
     token_file = Path("/run/secrets/hub_token")
     token = token_file.read_text(encoding="utf-8").strip() if token_file.exists() else False
@@ -86,15 +87,22 @@ def from_hub(request: dict[str, Any], partial: Path, progress: Path) -> str:
             f"{request['source']} needs {(total - there) / 1e9:.1f} GB more, the store has {free / 1e9:.1f} GB free"
         )
     threading.Thread(target=watch, args=(partial, total, progress, request["name"]), daemon=True).start()
-    snapshot_download(
-        request["source"],
-        revision=info.sha,
-        local_dir=partial,
-        allow_patterns=list(wanted),
-        endpoint=endpoint,
-        token=token or False,
-        max_workers=4,
-    )
+    # File by file, because a mirror may not serve the tree that a whole snapshot asks for. Each one resumes by itself.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
+        jobs = [
+            pool.submit(
+                hf_hub_download,
+                request["source"],
+                name,
+                revision=info.sha,
+                local_dir=partial,
+                endpoint=endpoint,
+                token=token or False,
+            )
+            for name in wanted
+        ]
+        for job in jobs:
+            job.result()
     for name, sibling in wanted.items():
         path = partial / name
         if sibling.lfs is not None:
@@ -141,6 +149,7 @@ def main() -> None:
     manifest = {"source": request["source"], "revision": revision, "files": files}
     if request["kind"] == "synthetic":
         manifest["seed"] = request["seed"]
+        manifest["recipe"] = sha256(Path("/tools/synthesize.py"))
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     if target.exists():
         broken = store / f"{request['store_name']}.replaced-{os.getpid()}"

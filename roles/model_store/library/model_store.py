@@ -41,7 +41,7 @@ author:
 MANIFEST = ".deployctl.json"
 
 
-def what_is_wrong(folder: Path, verify: str) -> str:
+def what_is_wrong(folder: Path, verify: str, made_as: dict[str, Any]) -> str:
     """Why a model's folder is not complete; an empty string when it is."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -49,6 +49,8 @@ def what_is_wrong(folder: Path, verify: str) -> str:
         return "not there"
     except (OSError, ValueError) as error:
         return f"manifest not readable: {error}"
+    if any(manifest.get(key) != value for key, value in made_as.items()):
+        return "made with another seed or recipe"
     for name, stated in manifest["files"].items():
         path = folder / name
         if not path.is_file():
@@ -63,6 +65,14 @@ def what_is_wrong(folder: Path, verify: str) -> str:
             if digest.hexdigest() != stated["sha256"]:
                 return f"{name} does not have its checksum"
     return ""
+
+
+def made_as(settings: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest of a synthetic model must say of its making; nothing for models from elsewhere."""
+    recipe = Path(settings["tools"]) / "synthesize.py"
+    if model["kind"] != "synthetic" or not recipe.exists():
+        return {}
+    return {"seed": settings["seed"], "recipe": hashlib.sha256(recipe.read_bytes()).hexdigest()}
 
 
 def manifest_id(folder: Path) -> str:
@@ -132,7 +142,9 @@ def main() -> None:
     )
     settings, models = module.params["settings"], module.params["settings"]["models"]
     store = Path(settings["dir"])
-    wrong = {m["name"]: what_is_wrong(store / m["store_name"], settings["verify"]) for m in models}
+    wrong = {
+        m["name"]: what_is_wrong(store / m["store_name"], settings["verify"], made_as(settings, m)) for m in models
+    }
     missing = [name for name, why in wrong.items() if why]
     changed = False
     if module.params["state"] == "present" and not module.check_mode:

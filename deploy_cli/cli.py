@@ -44,9 +44,12 @@ HOSTS = (
     click.option("-f", "--forks", type=click.IntRange(1), help="Hosts worked on at a time."),
     click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the become (sudo) password."),
 )
-CHANGES = (
+TAGS = (
     click.option("-t", "--tags", multiple=True, metavar="TAGS", help="Only tasks with these tags (a role's name)."),
     click.option("--skip-tags", multiple=True, metavar="TAGS", help="All but tasks with these tags."),
+)
+CHANGES = (
+    *TAGS,
     click.option("-C", "--check", is_flag=True, help="Change nothing; say what would change."),
     click.option("-D", "--diff", is_flag=True, help="Show how files change."),
 )
@@ -61,10 +64,12 @@ def _options(*groups: tuple[Decorator, ...]) -> Decorator:
     return add
 
 
-def _start(command: str, work: Callable[[Request, Output], int], options: dict[str, Any], **more: Any) -> int:
+def _start(
+    command: str, work: Callable[[Request, Output], int], options: dict[str, Any], files: bool = False, **more: Any
+) -> int:
     """Make the request and the output of the options (they are named alike) and start."""
     chosen = {name: options.pop(name) for name in ("as_json", "quiet", "show_command")}
-    output = Output(**chosen, debug=options["verbosity"] >= 2)
+    output = Output(**chosen, files=files, debug=options["verbosity"] >= 2)
     return commands.start(Request(command=command, **{**options, **more}), output, work)
 
 
@@ -88,7 +93,7 @@ def cli() -> None:
     Exit codes:
       0  accepted, or done       3  a host failed or was unreachable
       1  our own fault           4  deployed, not accepted
-      2  usage or plan refused, nothing touched
+      2  usage or plan refused   5  hosts and inventory differ (diff)
       130 / 143  stopped by Ctrl-C / SIGTERM; the next run finishes the work
     """
 
@@ -128,6 +133,21 @@ def status(**options: Any) -> int:
     deployctl status inventories/local.yml
     """
     return _start("status", commands.status, options)
+
+
+@cli.command()
+@_options(HOSTS, TAGS, COMMON)
+@click.option("-D", "--diff", "files", is_flag=True, help="Show how files differ.")
+def diff(files: bool, **options: Any) -> int:
+    """Compare hosts and inventory: what would `up` change? Changes nothing.
+
+    Runs up's own plays dry. Ends with 0 when hosts and inventory are in step, with 5 when they are not.
+
+    \b
+    deployctl diff inventories/local.yml
+    deployctl diff inventories/local.yml -t haproxy -D
+    """
+    return _start("diff", commands.diff, options, files=files, check=True, diff=True)
 
 
 @cli.command()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deploy_cli.progress import Progress
 
 CHANGING = {"up", "accept", "down"}  # one at a time per site
+TABLES = {"status", "diff"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Output:
     as_json: bool = False
     quiet: bool = False
     show_command: bool = False
+    files: bool = False  # how files differ, for `diff`
     debug: bool = False
 
 
@@ -147,6 +149,30 @@ def status(request: Request, output: Output) -> int:
     return ExitCode.ACCEPTED if document["ok"] else ExitCode.HOST_FAILED
 
 
+def diff(request: Request, output: Output) -> int:
+    """Show what is not as the inventory says; 0 when nothing is, 5 when something is, 3 when a host failed."""
+    from deploy_cli.drift import lines, table
+    from deploy_cli.summary import show, show_end
+
+    console = _console(stderr=True)
+    outcome, _found = _execute(request, output, console)
+    if output.as_json:
+        _print_json(outcome.document())
+        return outcome.exit_code
+    told = _console()
+    if outcome.changes and told.is_terminal and not output.files:
+        told.print(table(outcome.changes))
+    elif outcome.changes:
+        print("\n".join(lines(outcome.changes, files=output.files)))
+    if outcome.status == "ok":
+        print(f"in step: {', '.join(outcome.hosts)}")
+    elif outcome.status == "drifted":
+        show_end(outcome, console)
+    else:
+        show(outcome, console)
+    return outcome.exit_code
+
+
 def env(request: Request, output: Output) -> int:
     """Print what a client needs as NAME=value lines, and nothing else on stdout. Leaves no run folder."""
     from deploy_cli.status import env_lines
@@ -195,8 +221,9 @@ def _execute(
     from deploy_cli.run import execute
 
     def display(progress: Progress) -> Display:
-        # What leaves no folder is over in two seconds and has nothing to tell on the way.
-        quiet = output.quiet or (not console.is_terminal and (not lasting or request.command == "status"))
+        # What leaves no folder is over in two seconds and has nothing to tell on the way; what ends in a table tells
+        # it there.
+        quiet = output.quiet or (not console.is_terminal and (not lasting or request.command in TABLES))
         return make_display(progress, console, f"deployctl {request.command} {request.inventory}", quiet=quiet)
 
     return execute(request, display, lasting=lasting)

@@ -12,22 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy_cli import paths
+from deploy_cli import drift, paths
 from deploy_cli.errors import ExitCode
 from deploy_cli.paths import read_json, write_private
 from deploy_cli.progress import Failure, Progress
 from deploy_cli.request import Request
 
 KEEP_RUNS = 50  # of the commands that change or judge a site
-KEEP_LOOKS = 10  # of plan and status, which may be called every few seconds
-LOOKS = {"plan", "status"}
+KEEP_LOOKS = 10  # of the commands that only look, which may be called every few seconds
+LOOKS = {"plan", "status", "doctor", "diff"}
 CANCELLED = {"SIGINT": 130, "SIGTERM": 143}  # as the shell counts a program ended by a signal
 PLAN_ACTION = "deployctl_plan"
 
 
 @dataclass
 class Outcome:
-    """The end of a run. `status` is ok, accepted, rejected, refused, failed, cancelled, nothing or error."""
+    """The end of a run.
+
+    `status` is ok, accepted, rejected, drifted, refused, failed, cancelled, nothing or error.
+    """
 
     request: Request
     exit_code: int
@@ -40,6 +43,7 @@ class Outcome:
     problems: list[dict[str, Any]] = field(default_factory=list)
     acceptance: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
+    changes: list[drift.Change] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -67,6 +71,8 @@ class Outcome:
             found["plan"] = self.plan
         if self.acceptance is not None:
             found["acceptance"] = self.acceptance
+        if self.request.command == "diff":
+            found |= {"in_step": self.exit_code == ExitCode.ACCEPTED, "drift": drift.document(self.changes)}
         return found
 
 
@@ -106,6 +112,13 @@ def judge(
     if not progress.results:
         hint = "the tags (-t) or the hosts (-l) of this request leave nothing to run"
         return ExitCode.REFUSED, "nothing", "no task ran", hint
+    if request.command == "diff" and progress.changes:
+        return (
+            ExitCode.DRIFTED,
+            "drifted",
+            "hosts and inventory differ",
+            f"`deployctl up {request.inventory}` would do it",
+        )
     return ExitCode.ACCEPTED, "accepted" if verdict else "ok", "", ""
 
 

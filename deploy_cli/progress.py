@@ -9,10 +9,9 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
+from deploy_cli.drift import Change, to_change
 
 LONG_SECONDS = 5.0  # a task that took longer gets a line of its own
 QUIET_SECONDS = 10.0  # without a terminal, a running task is mentioned at most this often
@@ -86,7 +85,9 @@ class Progress:
     changed: dict[str, int] = field(default_factory=dict)
     stats: dict[str, dict[str, int]] | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
     _failures: list[Failure] = field(default_factory=list)
+    _diffs: list[str] = field(default_factory=list)  # of the task whose end is still to come
 
     def __post_init__(self) -> None:
         """Start the clock."""
@@ -124,6 +125,7 @@ class Progress:
             self._retry(data)
         elif kind == "runner_on_file_diff":
             text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(event.get("stdout") or "")).replace("\r", "").strip("\n")
+            self._diffs += [text] if text else []
             return [Note("diff", text)] if text else []
         elif kind == "playbook_on_stats":
             names = ("ok", "changed", "failures", "dark", "skipped", "rescued", "ignored")
@@ -150,8 +152,10 @@ class Progress:
             task.detail.pop(host, None)
         seconds = float(data.get("duration") or self.now() - began)
         result: Mapping[str, Any] = data.get("res") or {}
+        diff, self._diffs = "\n".join(self._diffs), []
         if kind == "runner_on_ok":
             if result.get("changed"):
+                self.changes.append(to_change(data, diff))
                 self.changed[host] = self.changed.get(host, 0) + 1
                 return [Note("changed", title, host, seconds)]
             return [Note("slow", title, host, seconds)] if seconds > LONG_SECONDS else []

@@ -89,6 +89,7 @@ def _outcome(
         problems=[dict(problem) for failure in progress.failures for problem in failure.problems],
         acceptance=acceptance,
         plan=found.get("plan.json"),
+        changes=progress.changes,
     )
 
 

@@ -150,8 +150,7 @@ def test_readme_names_every_command_and_exit_code() -> None:
     readme = text("README.md")
     assert [name for name in cli.cli.commands if f"`{name}`" not in readme and f"deployctl {name}" not in readme] == []
     drawn = {int(code) for row in re.findall(r"^\| ([\d, /]+) \|", readme, re.MULTILINE) for code in version(row)}
-    # Drift has a number already and no command yet.
-    assert drawn == {*(set(ExitCode) - {ExitCode.DRIFTED}), 130, 143}
+    assert drawn == {*set(ExitCode), 130, 143}
 
 
 @pytest.mark.parametrize("page", [str(file) for file in files() if file.suffix == ".md"])

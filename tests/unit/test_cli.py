@@ -130,6 +130,7 @@ HERE = Path("i.yml")
         ("down i.yml --purge -t vllm", Request("down", HERE, tags=("vllm", "purge"))),
         ("env i.yml", Request("env", HERE)),
         ("report i.yml", Request("report", HERE)),
+        ("diff i.yml", Request("diff", HERE, check=True, diff=True)),
     ],
 )  # fmt: skip
 def test_what_is_typed_is_what_is_asked(
@@ -139,8 +140,8 @@ def test_what_is_typed_is_what_is_asked(
     request, output, command = started[0]
     assert request == request_
     assert output == Output(debug=request_.verbosity >= 2)
-    special = {"status": commands.status, "env": commands.env, "report": commands.report}
-    assert command is special.get(request.command, commands.site_run)
+    own = {"status", "doctor", "diff", "env", "report"}
+    assert command is (getattr(commands, request.command) if request.command in own else commands.site_run)
 
 
 def test_output_flags(started: list[Started], monkeypatch: pytest.MonkeyPatch) -> None:

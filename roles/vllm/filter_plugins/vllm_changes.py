@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 PREVIOUS = "-previous"
@@ -34,10 +35,13 @@ def vllm_have(containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def vllm_changes(wanted: list[dict[str, Any]], have: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def vllm_changes(
+    wanted: list[dict[str, Any]], have: list[dict[str, Any]], tampered: Sequence[str] = ()
+) -> dict[str, list[Any]]:
     """Sort what has to happen on one host.
 
-    wanted: containers as `vllm_container` makes them. have: as `vllm_have` makes them. Returns
+    wanted: containers as `vllm_container` makes them. have: as `vllm_have` makes them. tampered: names of containers
+    that somebody changed after they were made. Returns
     `start`: wanted ones whose devices are free, or that are there and stopped; `moves`: `{new, old, canary}`, a wanted
     one and the names of those that make room for it, in the order in which they may happen; `kept`: wanted ones that
     run as they should; `surplus`: names of those that nobody wants any more; `unfinished`: names that a roll that was
@@ -49,7 +53,7 @@ def vllm_changes(wanted: list[dict[str, Any]], have: list[dict[str, Any]]) -> di
     start, moves, kept, displaced = [], [], [], set()
     for spec in wanted:
         found = there.get(spec["name"])
-        if found and found["hash"] == spec["hash"]:
+        if found and found["hash"] == spec["hash"] and spec["name"] not in tampered:
             (kept if found["running"] else start).append(spec)
             continue
         on_its_devices = [n for n, c in leaving.items() if set(c["devices"]) & set(spec["devices"])]

@@ -26,7 +26,8 @@ class Load:
     """Clients without retries of their own, from entering the block until its end.
 
     `chats` ask for whole answers, `streams` for streamed ones; each asks again after `pause` seconds. An answer counts
-    only when it is whole: status 200 and exactly the tokens asked for; a stream also needs its end mark, or an explicit error.
+    only when it is whole: status 200 and exactly the tokens asked for; a stream also needs its end mark, or an explicit
+    error.
     """
 
     def __init__(

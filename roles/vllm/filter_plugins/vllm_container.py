@@ -46,6 +46,8 @@ def environment(instance: dict[str, Any], settings: dict[str, Any]) -> dict[str,
         "USER": "vllm",
         "LOGNAME": "vllm",
         "VLLM_CACHE_ROOT": "/cache",
+        # Kernels compiled once are there for the next container of this instance.
+        "TORCHINDUCTOR_CACHE_DIR": "/cache/torchinductor",
     }
     if instance["device_kind"] == "cpu":
         env |= {

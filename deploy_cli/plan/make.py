@@ -143,6 +143,7 @@ def _assemble(site: SiteInput, placed: list[Model], seats: list[Seat], given: di
             "port": port,
             "address": address,
             "base_url": f"http://{_bracketed(address)}:{port}/v1",
+            "control": [_control(site, host) for host in gateway],
         },
         telemetry={
             "hosts": telemetry,
@@ -152,6 +153,17 @@ def _assemble(site: SiteInput, placed: list[Model], seats: list[Seat], given: di
         hosts={h: _host_entry(site, h) for h in dict.fromkeys([*site.groups["serving"], *gateway, *telemetry])},
         warnings=[p for p in out.in_order() if p.severity == "warning"],
     )
+
+
+def _control(site: SiteInput, host: str) -> dict[str, str]:
+    """Where a gateway host is told which instances clients may reach, and asked past its balancing."""
+    folder = str(site.setting(host, "haproxy_config_dir"))
+    return {
+        "host": host,
+        "socket": f"{folder}/run/admin.sock",
+        "probe": f"{folder}/run/probe.sock",
+        "config": f"{folder}/etc/haproxy.cfg",
+    }
 
 
 def _host_entry(site: SiteInput, host: str) -> dict[str, Any]:

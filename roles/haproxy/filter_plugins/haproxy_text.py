@@ -1,4 +1,4 @@
-"""Data -> text that is safe inside an HAProxy configuration."""
+"""The plan and what still runs -> pools and text that is safe inside an HAProxy configuration."""
 
 from __future__ import annotations
 
@@ -29,6 +29,44 @@ def openai_error(message: str, kind: str, code: str | None, param: str | None = 
     return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
+def haproxy_pools(
+    models: list[dict[str, Any]], instances: list[dict[str, Any]], leaving: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Which names are answered by which servers: `[{name, names, servers}]`, the plan's models first.
+
+    While one model takes another's place, an alias of both is answered by both, and the old name by the old instances
+    (`leaving`: instances that the plan no longer holds and that still serve; each with its `served_names`).
+    """
+    pools: dict[tuple[str, ...], dict[str, Any]] = {}
+    taken = {model["pool"] for model in models}
+
+    def add(pool: str, name: str, servers: list[dict[str, Any]]) -> None:
+        key = tuple(sorted(server["name"] for server in servers))
+        if key not in pools:
+            unique, number = pool, 2
+            while unique in {p["name"] for p in pools.values()}:
+                unique, number = f"{pool}-{number}", number + 1
+            pools[key] = {"name": unique, "names": [], "servers": servers}
+        pools[key]["names"].append(name)
+
+    for model in models:
+        own = [i for i in instances if i["pool"] == model["pool"]]
+        for name in model["served_names"]:
+            add(model["pool"], name, own + [i for i in leaving if name in i["served_names"]])
+    known = {name for model in models for name in model["served_names"]}
+    for old in leaving:
+        for name in [n for n in old["served_names"] if n not in known]:
+            known.add(name)
+            pool = old["pool"] if old["pool"] not in taken else f"{old['pool']}-leaving"
+            add(pool, name, [i for i in leaving if name in i["served_names"]])
+    return list(pools.values())
+
+
+def haproxy_newcomers(moves: list[dict[str, Any]]) -> list[str]:
+    """Instances that come under a name that did not serve before; moves: `{new, old}` as the role vllm plans them."""
+    return [move["new"]["instance"] for move in moves if move["new"]["name"] not in move["old"]]
+
+
 class FilterModule:
     """Ansible's door to the functions above."""
 
@@ -38,5 +76,7 @@ class FilterModule:
             "haproxy_quote": haproxy_quote,
             "haproxy_format": haproxy_format,
             "haproxy_model_entry": haproxy_model_entry,
+            "haproxy_newcomers": haproxy_newcomers,
+            "haproxy_pools": haproxy_pools,
             "openai_error": openai_error,
         }

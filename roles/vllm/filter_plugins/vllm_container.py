@@ -46,6 +46,8 @@ def environment(instance: dict[str, Any], settings: dict[str, Any]) -> dict[str,
         "USER": "vllm",
         "LOGNAME": "vllm",
         "VLLM_CACHE_ROOT": "/cache",
+        # Kernels compiled once are there for the next container of this instance.
+        "TORCHINDUCTOR_CACHE_DIR": "/cache/torchinductor",
     }
     if instance["device_kind"] == "cpu":
         env |= {
@@ -66,6 +68,7 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
         "name": instance["container"],
         "instance": instance["name"],
         "model": instance["model"],
+        "pool": instance["pool"],
         "image": settings["image"],
         "image_id": settings["image_id"],
         "model_id": model.get("id", ""),
@@ -86,6 +89,8 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
         "site": settings["site"],
         "served_names": instance["served_names"],
     }
+    # Of its own kind only: index 0 of a CPU machine is no GPU 0.
+    spec["devices"] = instance.get("device_uuids") or [f"{instance['device_kind']}{d}" for d in instance["devices"]]
     if not cpu:
         names = instance.get("device_uuids") or [str(d) for d in instance["devices"]]
         if settings["gpu_driver"] == "cdi":

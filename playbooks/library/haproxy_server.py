@@ -1,0 +1,153 @@
+#!/usr/bin/python
+"""Take servers out of HAProxy's rotation and put them back, through its admin socket."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+---
+module: haproxy_server
+short_description: Administrative state of servers, in every backend that holds them
+description:
+  - C(drain) keeps new requests from the servers and waits until the running ones have ended, for a bounded time.
+  - C(ready) puts them back. A gateway that does not run, or does not know a server, is not a failure.
+options:
+  socket:
+    description: Path of the admin socket on the host.
+    type: path
+    required: true
+  servers:
+    description: Names of the servers.
+    type: list
+    elements: str
+    required: true
+  state:
+    description: State to reach.
+    type: str
+    choices: [drain, ready]
+    required: true
+  config:
+    description: HAProxy's configuration on the host; C(ready) also ends there the probation of the servers.
+    type: path
+  wait:
+    description: Seconds to wait. C(drain) waits for the last running request; C(ready) until a health check succeeds.
+    type: int
+    default: 0
+author:
+  - deployctl
+"""
+
+
+def ask(path: str, command: str) -> str:
+    """Send one command to the admin socket and return the answer. OSError when nobody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(10)
+        link.connect(path)
+        link.sendall(command.encode() + b"\n")
+        parts = []
+        while part := link.recv(65536):
+            parts.append(part)
+    return b"".join(parts).decode(errors="replace")
+
+
+def rows(path: str, servers: list[str]) -> list[dict[str, str]]:
+    """Return HAProxy's lines about these servers, one for each backend that holds one."""
+    text = ask(path, "show stat -1 4 -1").lstrip("# ")
+    return [row for row in csv.DictReader(io.StringIO(text)) if row["svname"] in servers]
+
+
+def busy(found: list[dict[str, str]]) -> int:
+    """Count the requests that run on the servers or wait for them."""
+    return sum(int(row["scur"] or 0) + int(row["qcur"] or 0) for row in found)
+
+
+def settled(found: list[dict[str, str]], state: str) -> bool:
+    """Say whether waiting longer changes nothing: idle when drained, up when ready."""
+    if state == "drain":
+        return busy(found) == 0
+    return all(row["status"].startswith(("UP", "no check")) for row in found)
+
+
+def end_probation(config: str, servers: list[str]) -> bool:
+    """Take `weight 0` off the servers' lines, so that a reload finds them in rotation too. Returns whether it stood."""
+    file = Path(config)
+    text = file.read_text()
+    names = "|".join(re.escape(name) for name in servers)
+    new = re.sub(rf"(?m)^(    server (?:{names}) \S+) weight 0$", r"\1", text)
+    if new == text:
+        return False
+    beside = file.with_suffix(".new")
+    beside.write_text(new)
+    status = file.stat()
+    os.chown(beside, status.st_uid, status.st_gid)
+    beside.chmod(status.st_mode & 0o777)
+    beside.replace(file)
+    return True
+
+
+def converge(path: str, servers: list[str], state: str, wait: int, config: str = "") -> dict[str, Any]:
+    """Set the state where it differs, and wait. Returns changed, running (requests left), seconds and states."""
+    begun = time.monotonic()
+    changed = bool(config) and state == "ready" and end_probation(config, servers)
+    found = rows(path, servers)
+    for row in found if changed else []:
+        ask(path, f"set server {row['pxname']}/{row['svname']} weight 100%")
+    for row in found:
+        out = row["status"].startswith(("DRAIN", "MAINT"))
+        if out != (state == "drain"):
+            told = ask(path, f"set server {row['pxname']}/{row['svname']} state {state}").strip()
+            if told:
+                raise OSError(f"HAProxy refused {row['pxname']}/{row['svname']} {state}: {told}")
+            changed = True
+    if changed:
+        time.sleep(0.2)
+        found = rows(path, servers)
+    while found and not settled(found, state) and time.monotonic() - begun < wait:
+        time.sleep(0.2)
+        found = rows(path, servers)
+    return {
+        "changed": changed,
+        "running": busy(found),
+        "settled": settled(found, state),
+        "seconds": round(time.monotonic() - begun, 1),
+        "servers": {f"{row['pxname']}/{row['svname']}": row["status"] for row in found},
+        "gateway": True,
+    }
+
+
+def main() -> None:
+    """Converge; where HAProxy does not run there is nothing to take out."""
+    module = AnsibleModule(
+        argument_spec={
+            "socket": {"type": "path", "required": True},
+            "servers": {"type": "list", "elements": "str", "required": True},
+            "state": {"type": "str", "choices": ["drain", "ready"], "required": True},
+            "wait": {"type": "int", "default": 0},
+            "config": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    if module.check_mode:
+        module.exit_json(changed=False, running=0, settled=True, seconds=0, servers={}, gateway=True)
+    try:
+        result = converge(given["socket"], given["servers"], given["state"], given["wait"], given["config"] or "")
+    except (FileNotFoundError, ConnectionRefusedError):
+        result = {"changed": False, "running": 0, "settled": True, "seconds": 0, "servers": {}, "gateway": False}
+    except OSError as error:
+        module.fail_json(msg=f"{given['socket']}: {error}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,7 @@ def judge(
 
 
 def _unseen(told: Told, answer: Mapping[str, Any]) -> None:
-    message = " ".join(str(answer.get("msg") or "no answer").split())
+    message = " ".join(str(answer.get("msg") or "no answer").split()).removeprefix("Task failed: ")
     if answer.get("unreachable"):
         hint = "check that `ssh` to this host works, and ansible_host and ansible_user in the inventory"
         told.say("connection", "problem", f"unreachable: {message}", hint, blocks=True)

@@ -32,8 +32,8 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict
 
     Keys: site, nvidia (bool), devices (planned device numbers or UUIDs), ports [{port, address, what}], folders [path],
     space [{path, gib, what}], images [reference], pulled [reference], gpu_images [reference], models {name: folder},
-    hub [model that comes from a hub], registry_url, hub_url, urls [{url, env, ca_file}], gpu_driver, limits {name
-    without its prefix: value}.
+    fetched [model that is not made on the spot], hub [model that comes from a hub], registry_url, hub_url,
+    urls [{url, env, ca_file}], gpu_driver, limits {name without its prefix: value}.
     """
     mine = [instance for instance in plan["instances"] if instance["host"] == host]
     on_gpus = [instance for instance in mine if instance["device_kind"] == "nvidia"]
@@ -56,6 +56,7 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict
         "space": _space(store, values, limits, serving=bool(mine)),
         **images,
         "models": {model["name"]: f"{store}/{model['store_name']}" for model in models},
+        "fetched": [model["name"] for model in models if model["kind"] != "synthetic"],
         "hub": hub,
         "registry_url": registry_url,
         "hub_url": hub_url,

@@ -45,5 +45,5 @@ def _is_coming(need: Mapping[str, Any], look: Mapping[str, Any], needs: Mapping[
         there = (look["docker"] or {}).get("images") or []
         return any(image not in there for image in needs["images"])
     if need["what"] == "models":
-        return any(name not in (look["models"] or []) for name in needs["models"])
+        return any(name not in (look["models"] or []) for name in needs["fetched"])
     return True

@@ -254,7 +254,7 @@ def test_room_is_added_up_on_a_shared_disk_and_what_lies_there_needs_none() -> N
 @pytest.mark.parametrize(
     ("answer", "check", "words"),
     [
-        ({"unreachable": True, "msg": "timed out"}, "connection", "unreachable: timed out"),
+        ({"unreachable": True, "msg": "Task failed: timed out"}, "connection", "unreachable: timed out"),
         ({"failed": False, "msg": "Missing sudo password"}, "sudo", "Missing sudo password"),
         ({"msg": "/usr/bin/python3: not found"}, "connection", "not found"),
         ({}, "connection", "no answer"),
@@ -271,6 +271,14 @@ def test_probes_that_broke_leave_lines_not_errors() -> None:
     found = judge("gpu1", {"look": nothing}, GPU, of())
     assert not [entry for entry in found if "None" in entry.what]
     assert {entry.check for entry in found if "could not be looked at" in entry.what} >= {"docker", "ports", "folders"}
+
+
+def test_models_made_on_the_spot_need_no_room() -> None:
+    made = plan()
+    made["models"][0]["kind"] = "synthetic"
+    folders = [{**entry, "device": 1, "free_gib": 25.0} for entry in LOOK["folders"]]
+    found = judge("gpu1", {"look": changed(LOOK, folders=folders)}, GPU, needs(made, "gpu1", VALUES))
+    assert line(found, "disk").state == "ok"
 
 
 def test_what_a_host_needs() -> None:

@@ -7,6 +7,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+HEARTBEAT = sorted((Path(__file__).resolve().parents[1] / "files/heartbeat").glob("*.py"))
+
+
+def heartbeat_name() -> str:
+    """Folder name of the heartbeat on the host; with the files' hash in it, a running engine keeps the one it has."""
+    return "heartbeat-" + hashlib.sha256(b"".join(file.read_bytes() for file in HEARTBEAT)).hexdigest()[:12]
+
+
+def entrypoint(instance: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """What the container starts: the engine, as the heartbeat's child where that is wanted."""
+    if not settings["heartbeat"]:
+        return ["vllm", "serve"]
+    options: dict[str, Any] = {**settings["heartbeat_options"]}
+    options["spin-seconds"] = settings["heartbeat_spin_seconds"]["cpu" if instance["device_kind"] == "cpu" else "gpu"]
+    given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return ["python3", "/deployctl/heartbeat.py", *given, "--", "vllm", "serve"]
+
 
 def template_name(instance: dict[str, Any]) -> str:
     """File name of the instance's own chat template; it holds the content's hash, so that an edit is a change."""
@@ -72,6 +89,7 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
         "image": settings["image"],
         "image_id": settings["image_id"],
         "model_id": model.get("id", ""),
+        "entrypoint": entrypoint(instance, settings),
         "command": command(instance, settings),
         "env": environment(instance, settings),
         "volumes": [
@@ -91,6 +109,9 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
     }
     # Of its own kind only: index 0 of a CPU machine is no GPU 0.
     spec["devices"] = instance.get("device_uuids") or [f"{instance['device_kind']}{d}" for d in instance["devices"]]
+    if settings["heartbeat"]:
+        spec["heartbeat_dir"] = f"{settings['files_dir']}/{heartbeat_name()}"
+        spec["volumes"].append(f"{spec['heartbeat_dir']}:/deployctl:ro")
     if not cpu:
         names = instance.get("device_uuids") or [str(d) for d in instance["devices"]]
         if settings["gpu_driver"] == "cdi":

@@ -1,0 +1,149 @@
+#!/usr/bin/python
+"""Everything on a host that a run of `up` could change, read at once and reduced to short digests."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+---
+module: site_look
+short_description: What a site's host holds, as digests
+description:
+  - Containers as they were made and as they are, the images their names mean now, everything mounted into them
+    read-only, the engine and its configuration, and the NVIDIA driver. Equal digests mean that nothing has changed.
+  - On a gateway every engine is also asked for a token, through HAProxy.
+options:
+  site:
+    description: Name of the site, as the containers' label has it.
+    type: str
+    required: true
+  probe:
+    description: HAProxy's probe socket; empty on a host that is no gateway.
+    type: str
+    default: ""
+  instances:
+    description: Instances to ask on a gateway (C(name), C(model)).
+    type: list
+    elements: dict
+    default: []
+author:
+  - deployctl
+"""
+
+FILES = ("/etc/docker/daemon.json", "/etc/cdi/nvidia.yaml", "/sys/module/nvidia/version", "/proc/driver/nvidia/version")
+PACKAGES = ("nvidia-*", "libnvidia-*", "libcuda1", "cuda-drivers*", "docker.io", "docker-ce")
+
+
+def digest(data: Any) -> str:
+    """Short digest of plain data."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def output(*argv: str) -> str:
+    """What a program prints; empty when it is not there or fails."""
+    try:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
+
+
+def tree(source: str) -> Any:
+    """What lies under a path that is mounted read-only: small files by content, large ones by size and time."""
+    root, found = Path(source), []
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
+    for path in files:
+        status = path.stat()
+        small = status.st_size <= 262144
+        what = hashlib.sha256(path.read_bytes()).hexdigest() if small else str(status.st_mtime_ns)
+        found.append([str(path.relative_to(root)), status.st_size, status.st_mode & 0o7777, what])
+    return found
+
+
+def containers(site: str) -> dict[str, str]:
+    """Name -> digest of each container of the site: how it was made, what it became, what it reads."""
+    names = output("docker", "ps", "--all", "--quiet", "--filter", f"label=deployctl.site={site}").split()
+    told = output("docker", "inspect", *names) if names else ""
+    found = {}
+    for one in json.loads(told or "[]"):
+        mounts = {m["Destination"]: tree(m["Source"]) for m in one["Mounts"] if m.get("Type") == "bind" and not m["RW"]}
+        means = output("docker", "image", "inspect", "--format", "{{.Id}}", one["Config"]["Image"]).strip()
+        parts = [one["Id"], one["Image"], means, one["Config"], one["HostConfig"], mounts]
+        parts += [one["State"]["Running"], one["State"]["Paused"], sorted(one["NetworkSettings"]["Networks"])]
+        found[one["Name"].lstrip("/")] = digest(parts)
+    return found
+
+
+def host() -> dict[str, str]:
+    """The engine and the driver: what runs, what is installed and held, and how they are configured."""
+    found = {path: digest(Path(path).read_text(errors="replace")) for path in FILES if Path(path).is_file()}
+    found["engine"] = output("docker", "version", "--format", "{{.Server.Version}}").strip()
+    found["service"] = output("systemctl", "is-enabled", "docker").strip()
+    found["packages"] = digest(output("dpkg-query", "-W", "-f", "${Package} ${Version} ${Status}\n", *PACKAGES))
+    libraries = sorted(p.name for p in Path("/usr/lib").glob("*/libnvidia-ml.so.*"))
+    found["libraries"] = digest(libraries)
+    return found
+
+
+class SocketConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        """Keep the path."""
+        super().__init__("localhost", timeout=20)
+        self.path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def generates(probe: str, instance: dict[str, str]) -> str:
+    """Ask one engine for one token; `ok`, else what happened."""
+    body = json.dumps({"model": instance["model"], "prompt": "ready", "max_tokens": 1})
+    try:
+        link = SocketConnection(probe)
+        link.request("POST", f"/probe/{instance['name']}/v1/completions", body, {"Content-Type": "application/json"})
+        answer = link.getresponse()
+        told = json.loads(answer.read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    by = answer.getheader("x-served-by", "")
+    whole = answer.status == 200 and by == instance["name"] and (told.get("usage") or {}).get("completion_tokens")
+    return "ok" if whole else f"HTTP {answer.status} by {by or 'nobody'}"
+
+
+def main() -> None:
+    """Look, and tell."""
+    module = AnsibleModule(
+        argument_spec={
+            "site": {"type": "str", "required": True},
+            "probe": {"type": "str", "default": ""},
+            "instances": {"type": "list", "elements": "dict", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    asked = given["instances"] if given["probe"] else []
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, min(16, len(asked)))) as pool:
+        answers = {one["name"]: pool.submit(generates, given["probe"], one) for one in asked}
+        look = {"containers": containers(given["site"]), "host": host(), "user": os.geteuid()}
+        tokens = {name: answer.result() for name, answer in answers.items()}
+    module.exit_json(changed=False, look=look, tokens=tokens)
+
+
+if __name__ == "__main__":
+    main()

@@ -120,8 +120,11 @@ def _python(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> No
 def _memory(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
     memory, least = look["memory"], float(needs["limits"]["memory_gib"])
     free, total = memory.get("available_gib"), memory.get("total_gib")
+    if free is None:
+        told.say("memory", "hint", "not known: /proc/meminfo does not say it", "look by hand: free -g")
+        return
     what = f"{free} GiB free of {total} GiB, cgroup v{look['cgroup']}"
-    if free is not None and needs["models"] and free < least:
+    if needs["models"] and free < least:
         told.say("memory", "hint", what, f"below {least:g} GiB (host_checks_memory_gib) an engine may not start")
     else:
         told.say("memory", "ok", what)

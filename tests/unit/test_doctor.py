@@ -129,12 +129,16 @@ def test_a_bare_host_is_no_problem() -> None:
         assert line(found, check).state == "hint", check
     assert "`deployctl up`" in line(found, "docker").hint
     assert line(found, "gpu container").state == "skipped"
+    assert not [entry for entry in found if entry.blocks]
+    gateway = lines("gw", None, of("gw"), memory={"available_gib": 1.0})
+    assert line(gateway, "memory").state == "ok", "no engine runs there"
 
 
 @pytest.mark.parametrize(
     ("parts", "check", "state", "blocks", "words"),
     [
         ({"os": {"version": "11", "name": "Debian 11"}}, "system", "problem", True, "Debian 11 is not supported"),
+        ({"os": {"version": "13.1"}}, "system", "problem", True, "supported are debian 12, 13"),
         ({"os": {"id": "arch", "name": "", "version": ""}}, "system", "problem", True, "arch"),
         ({"os": {"id": "rocky", "like": ["rhel"], "version": "9.4", "name": "Rocky"}}, "system", "ok", False, "Rocky"),
         ({"os": {"id": "rhel", "version": "8.9", "name": "RHEL 8"}}, "system", "problem", True, "RHEL 8"),
@@ -143,6 +147,7 @@ def test_a_bare_host_is_no_problem() -> None:
         ({"user": {"name": "me", "root": False}}, "user", "problem", True, "not root"),
         ({"python": "3.8.10"}, "python", "problem", False, "3.9"),
         ({"memory": {"available_gib": 1.5}}, "memory", "hint", False, "1.5 GiB"),
+        ({"memory": {"available_gib": None}}, "memory", "hint", False, "not known"),
         ({"clock": {"ahead_seconds": -4.9}}, "clock", "ok", False, "in step"),
         ({"clock": {"ahead_seconds": -7.0}}, "clock", "problem", False, "7.0 s behind"),
         ({"clock": {"ahead_seconds": 300.0}}, "clock", "problem", True, "300.0 s ahead"),
@@ -155,6 +160,7 @@ def test_a_bare_host_is_no_problem() -> None:
         ({"packages": {"held": [], "enabled": True, "blacklist": ["nvidia-", "("]}},
          "holds", "hint", False, "not held"),
         ({"packages": {"held": [], "enabled": False}}, "holds", "hint", False, "1 of 1"),
+        ({"packages": {"nvidia": {}}}, "holds", "skipped", False, "no driver package"),
         ({"packages": {"held": ["nvidia-*"]}}, "holds", "ok", False, "held"),
         ({"cdi": ["nvidia.com/gpu=0"]}, "cdi", "problem", False, "not among the CDI devices: 1"),
         ({"gpu_container": {"state": "failed", "why": "no such device"}}, "gpu container", "problem", False, "no such"),
@@ -198,14 +204,22 @@ def problem(code: str, gpu: str | None = None) -> dict[str, Any]:
     ],
 )
 def test_each_problem_of_the_gpu_facts(found: dict[str, Any], check: str, state: str, blocks: bool) -> None:
-    told = line(lines(gpu=changed(GPU, problems=[found])), check)
+    listed = lines(gpu=changed(GPU, problems=[found]))
+    told = line(listed, check)
     assert (told.state, told.blocks, told.hint) == (state, blocks, "do this")
+    assert [entry.check for entry in listed if entry.hint == "do this"] == [check], "it is told once"
 
 
 def test_a_library_that_is_not_the_modules_is_seen_without_a_word_of_nvidia_smi() -> None:
     found = lines(gpu=changed(GPU, driver={"library": "580.105.08"}))
     told = [entry for entry in found if entry.check == "driver" and entry.blocks]
+    assert [entry.state for entry in told] == ["problem"]
     assert [entry.what for entry in told] == ["module 580.95.05, library 580.105.08: no new container will start"]
+
+
+def test_a_mismatch_that_nvidia_smi_names_is_told_once() -> None:
+    found = lines(gpu=changed(GPU, driver={"library": "580.105.08"}, problems=[problem("version_mismatch")]))
+    assert [entry.what for entry in found if entry.check == "driver"] == ["version_mismatch seen"]
 
 
 def test_a_planned_gpu_that_is_not_there_blocks() -> None:
@@ -214,7 +228,8 @@ def test_a_planned_gpu_that_is_not_there_blocks() -> None:
 
 
 def test_secure_boot_without_a_loaded_driver_blocks() -> None:
-    assert line(lines(gpu=NO_DRIVER, **BARE, secure_boot="enabled"), "secure boot").blocks
+    told = line(lines(gpu=NO_DRIVER, **BARE, secure_boot="enabled"), "secure boot")
+    assert (told.state, told.blocks) == ("problem", True)
     need = of("gw", kind="cpu")
     assert line(lines("gw", None, need, secure_boot="enabled"), "secure boot").state == "ok"
 
@@ -238,7 +253,7 @@ def test_gpus_that_could_not_be_looked_at() -> None:
 def test_ports(port: int, address: str, holder: dict[str, Any], told: str) -> None:
     entry = {"port": port, "address": address, "pid": None, "process": "", "container": "", "site": "", **holder}
     found = [entry for entry in lines(ports=[entry]) if entry.check.startswith("port ")]
-    assert [entry.blocks for entry in found] == ([True] if told else [])
+    assert [(entry.state, entry.blocks) for entry in found] == ([("problem", True)] if told else [])
     assert told in "".join(entry.what for entry in found)
 
 
@@ -273,6 +288,16 @@ def test_probes_that_broke_leave_lines_not_errors() -> None:
     assert {entry.check for entry in found if "could not be looked at" in entry.what} >= {"docker", "ports", "folders"}
 
 
+def test_disks_are_told_apart() -> None:
+    folders = [{**entry, "device": at, "free_gib": 16.0 + at} for at, entry in enumerate(LOOK["folders"])]
+    told = [(entry.state, entry.what.partition(",")[0]) for entry in lines(folders=folders) if entry.check == "disk"]
+    assert told == [
+        ("ok", "18 GiB free for /var/lib/docker"),
+        ("problem", "16 GiB free for /srv/models"),
+        ("ok", "17 GiB free for /srv/cache"),
+    ]
+
+
 def test_models_made_on_the_spot_need_no_room() -> None:
     made = plan()
     made["models"][0]["kind"] = "synthetic"
@@ -289,6 +314,7 @@ def test_what_a_host_needs() -> None:
     assert serving["urls"][1] == {
         "url": "https://hub.example", "env": {"https_proxy": "http://proxy"}, "ca_file": "",
     }  # fmt: skip
+    assert (serving["gpu_images"], gateway["gpu_images"]) == (["vllm/vllm-openai:v1"], [])
     assert [entry["port"] for entry in serving["ports"]] == [8100, 8101]
     assert serving["limits"] == LIMITS
     assert (gateway["nvidia"], gateway["images"], gateway["pulled"]) == (False, ["haproxy:3.0", "jaeger:2"], [])

@@ -30,6 +30,8 @@ FILE = [{"before": "a\n", "after": "b\n", "before_header": "/etc/x.cfg (content)
          "Container runs: there, and not planned"),
         ({"diff": {"before": {"env": ["KEY=secret"], "image": "a"}, "after": {"env": [], "image": "b"}}},
          "Container runs: env, image"),
+        ({"diff": {"before": {"gone": 1, "same": 2, "id": "a"}, "after": {"same": 2, "id": "b"}}},
+         "Container runs: gone"),
         ({"diff": FILE}, "Container runs: /etc/x.cfg"),
         ({"dest": "/etc/x.cfg", "msg": "whatever"}, "Container runs: /etc/x.cfg"),
         ({"path": "/srv", "diff": {"before": {"path": "/srv", "mode": "0700"},

@@ -39,6 +39,8 @@ def show_end(outcome: Outcome, console: Console) -> None:
     command, took = outcome.request.command, clock(outcome.seconds)
     if outcome.status in ("accepted", "rejected"):
         _write(console, f"{command}: exit code {int(outcome.exit_code)}, {took}", "dim")  # the verdict stands above
+    elif outcome.status == "in_step":
+        _write(console, f"{outcome.message}: nothing was done, in {took}.", "bold green")
     elif outcome.exit_code == 0:
         end = "" if command != "up" or outcome.request.check else " (the acceptance did not run)"
         _write(console, f"{command} is done in {took}{end}", "green")

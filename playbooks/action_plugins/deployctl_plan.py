@@ -1,6 +1,7 @@
 """Ansible's door to the plan: collects what Ansible knows, asks deploy_cli.plan, writes plan.json to the run folder.
 
-Result: `plan` and `run_dir` (absolute), never changed; or failed with `msg` (all problems, readable) and `problems`.
+Result: `plan`, `run_dir` (absolute) and `inputs` (a digest of all that decides what the site should be), never
+changed; or failed with `msg` (all problems, readable) and `problems`.
 The run folder is $DEPLOYCTL_RUN_DIR, else a new runs/<time>-<playbook>/. Argument `current`, optional:
 {instance: {host, devices, port}} of what runs now; the plan keeps it in place where it can.
 """
@@ -17,6 +18,7 @@ from ansible.plugins.action import ActionBase
 
 from deploy_cli import paths
 from deploy_cli.errors import render_problems
+from deploy_cli.inputs import content_digest, inputs_digest
 from deploy_cli.plan import collect, make_plan
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -35,7 +37,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         made = (task_vars or {}).get("site_plan", {})
         if "plan" in made:
             # A playbook that imports another plans once: what ran in between adds variables that are not the user's.
-            return result | {"changed": False, "plan": made["plan"], "run_dir": made["run_dir"]}
+            return result | {"changed": False, **{key: made[key] for key in ("plan", "run_dir", "inputs")}}
         known = collect.from_ansible(task_vars, self._loader, ROLES, self._task.args.get("current"))
         outcome = make_plan(known)
         if isinstance(outcome, list):
@@ -46,7 +48,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         data, run_dir = outcome.as_dict(), _run_dir()
         # Only its owner may read it: a plan holds what the user put into `env`.
         paths.write_private(run_dir / "plan.json", json.dumps(data, indent=2) + "\n")
-        return result | {"changed": False, "plan": data, "run_dir": str(run_dir)}
+        inputs = inputs_digest(known, outcome, content_digest(ROLES.parent))
+        return result | {"changed": False, "plan": data, "run_dir": str(run_dir), "inputs": inputs}
 
 
 def _run_dir() -> Path:

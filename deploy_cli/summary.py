@@ -69,6 +69,9 @@ def show_plan(plan: Mapping[str, Any], inventory: str, console: Console) -> None
     gateway = plan["gateway"]
     _write(console, f"gateway {gateway['base_url']} on {', '.join(gateway['hosts'])}")
     _write(console, f"traces  {plan['telemetry']['jaeger_url']} on {', '.join(plan['telemetry']['hosts'])}")
+    blind = [host for host, known in plan["hosts"].items() if known["declared"] and known["devices"]]
+    if blind:
+        _write(console, f"devices as declared, no host was looked at: {', '.join(blind)}")
     warnings = [to_problem({**warning, "severity": "warning"}) for warning in plan.get("warnings", [])]
     if warnings:
         _write(console, "\n" + render_problems(warnings, inventory), "yellow")

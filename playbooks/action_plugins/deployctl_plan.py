@@ -3,7 +3,8 @@
 Result: `plan`, `run_dir` (absolute) and `inputs` (a digest of all that decides what the site should be), never
 changed; or failed with `msg` (all problems, readable) and `problems`.
 The run folder is $DEPLOYCTL_RUN_DIR, else a new runs/<time>-<playbook>/. Argument `current`, optional:
-{instance: {host, devices, port}} of what runs now; the plan keeps it in place where it can.
+{instance: {host, devices, port}} of what runs now; the plan keeps it in place where it can. Argument `gpus`, optional:
+{host: what gpu_facts read}; devices then are the real ones, by UUID, and what differs from the inventory is a problem.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(("current",))
+    _VALID_ARGS = frozenset(("current", "gpus"))
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Collect, plan, write. Problems of the inventory are a failed result, never an exception."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         made = (task_vars or {}).get("site_plan", {})
-        if "plan" in made:
+        if "plan" in made and not self._task.args:
             # A playbook that imports another plans once: what ran in between adds variables that are not the user's.
             return result | {"changed": False, **{key: made[key] for key in ("plan", "run_dir", "inputs")}}
-        known = collect.from_ansible(task_vars, self._loader, ROLES, self._task.args.get("current"))
+        known = collect.from_ansible(
+            task_vars, self._loader, ROLES, **{name: self._task.args.get(name) for name in self._VALID_ARGS}
+        )
         outcome = make_plan(known)
         if isinstance(outcome, list):
             found = [p.as_dict() for p in outcome]

@@ -136,6 +136,20 @@ def status(**options: Any) -> int:
 
 
 @cli.command()
+@_options(HOSTS, COMMON)
+def doctor(**options: Any) -> int:
+    """Look at every host: can it carry what the plan puts there? Changes nothing.
+
+    Each line is ok, problem or hint. Ends with 0 when there is no problem, else with 3. `up` looks first, too.
+
+    \b
+    deployctl doctor inventories/local.yml
+    deployctl doctor inventories/local.yml --json | jq '.lines[] | select(.state == "problem")'
+    """
+    return _start("doctor", commands.doctor, options)
+
+
+@cli.command()
 @_options(HOSTS, TAGS, COMMON)
 @click.option("-D", "--diff", "files", is_flag=True, help="Show how files differ.")
 def diff(files: bool, **options: Any) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from deploy_cli.progress import Progress
 
 CHANGING = {"up", "accept", "down"}  # one at a time per site
-TABLES = {"status", "diff"}
+TABLES = {"status", "doctor", "diff"}
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,29 @@ def status(request: Request, output: Output) -> int:
             if answer != "ok":
                 print(f"HAProxy on {host}: {answer}")
     return ExitCode.ACCEPTED if document["ok"] else ExitCode.HOST_FAILED
+
+
+def doctor(request: Request, output: Output) -> int:
+    """Show what was found on each host; 0 when there is no problem, else 3."""
+    from deploy_cli.doctor.lines import by_host, plain, table
+    from deploy_cli.summary import show
+
+    console = _console(stderr=True)
+    outcome, found = _execute(request, output, console)
+    answer = found.get("doctor.json")
+    if answer is None:
+        if output.as_json:
+            _print_json(outcome.document())
+        show(outcome, console)
+        return outcome.exit_code
+    if output.as_json:
+        _print_json(answer)
+    elif (told := _console()).is_terminal:
+        for host, lines in by_host(answer).items():
+            told.print(table(host, lines))
+    else:
+        print("\n".join(plain(answer)))
+    return ExitCode.ACCEPTED if answer["ok"] else ExitCode.HOST_FAILED
 
 
 def diff(request: Request, output: Output) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -148,6 +149,52 @@ def test_status_shows_both_healthy(site: Site) -> None:
         ).stdout
     )  # fmt: skip
     assert len(data["instances"]) == 2
+
+
+def looked(site: Site, command: str, code: int, *args: str) -> dict[str, Any]:
+    """What a command that only looks says as JSON; its exit code must be this one."""
+    done = subprocess.run(
+        ["deployctl", command, str(site.inventory), "--json", *args],
+        cwd=REPO, env=site.env(), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_doctor_finds_nothing_wrong_and_sees_a_stranger_on_a_port(site: Site) -> None:
+    answer = looked(site, "doctor", 0)
+    assert answer["ok"]
+    assert {line["state"] for line in answer["lines"]} <= {"ok", "hint", "skipped"}
+    assert "held by this site's containers" in next(li["what"] for li in answer["lines"] if li["check"] == "ports")
+    with socket.create_server(("127.0.0.1", 18555)):
+        answer = looked(site, "doctor", 3, "-e", "haproxy_stats_port=18555")
+        printed = site.deployctl("up", "-e", "haproxy_stats_port=18555", code=3)
+    assert [line["check"] for line in answer["lines"] if line["blocks"]] == ["port 18555"]
+    assert "nothing was touched" in printed
+    assert "localhost, port 18555: held by" in printed
+
+
+def test_diff_is_in_step_and_names_what_is_not(site: Site, engine: docker.DockerClient) -> None:
+    assert looked(site, "diff", 0)["drift"] == []
+    jaeger, instance = engine.containers.get("jaeger"), instances(engine)["vllm-tiny-chat-0"]
+    config = Path("/var/lib/deployctl/haproxy/etc/haproxy.cfg")
+    kept = config.read_text()
+    jaeger.stop(timeout=5)
+    instance.update(restart_policy={"Name": "no"})
+    config.write_text(kept.replace("maxconn", "# by hand\n    maxconn", 1))
+    first = site.models()
+    site.write_models([{**first[0], "replicas": 3}])
+    drift = [(line["role"], *line["what"]) for line in looked(site, "diff", 5)["drift"]]
+    site.write_models(first)
+    config.write_text(kept)
+    instance.update(restart_policy={"Name": "unless-stopped"})
+    jaeger.start()
+    assert ("jaeger", "not running") in drift
+    assert ("vllm", "vllm-tiny-chat-0 (restart_policy)") in drift
+    assert ("haproxy", str(config)) in drift
+    assert ("vllm", "vllm-tiny-chat-2 (absent)") in drift
+    assert looked(site, "diff", 0)["in_step"]
 
 
 def test_the_key_stands_nowhere_it_should_not(site: Site, engine: docker.DockerClient) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,8 +58,14 @@ HOSTS = [
 MACHINE_PATHS = r"(?<![\w.~}-])/(" + "|".join(["wor" + "k", "far" + "m", "roo" + "t"]) + r")(/|\b(?!\w|-))"
 
 
+# Asks whether they can be reached, so it has to know where they are when the site says nothing else.
+ASKED = ("roles/host_checks/defaults/main.yml", "docs/roles.md")
+
+
 def test_no_file_names_a_registrys_host() -> None:
-    assert lines_with("|".join(HOSTS), list(files())) == []
+    assert lines_with("|".join(HOSTS), [file for file in files() if str(file) not in ASKED]) == []
+    found = lines_with("|".join(HOSTS), [Path(file) for file in ASKED])
+    assert len(found) == 4 and all("host_checks_" in line for line in found)
 
 
 def test_no_file_names_a_path_of_the_machine_it_was_written_on() -> None:

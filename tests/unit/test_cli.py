@@ -130,6 +130,7 @@ HERE = Path("i.yml")
         ("down i.yml --purge -t vllm", Request("down", HERE, tags=("vllm", "purge"))),
         ("env i.yml", Request("env", HERE)),
         ("report i.yml", Request("report", HERE)),
+        ("doctor i.yml -l gw", Request("doctor", HERE, limit="gw")),
         ("diff i.yml", Request("diff", HERE, check=True, diff=True)),
     ],
 )  # fmt: skip

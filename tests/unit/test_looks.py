@@ -1,14 +1,16 @@
-"""`diff` through the whole command line, on a playbook of two lines: exit codes, table, JSON."""
+"""`diff` and `doctor` through the whole command line, on playbooks of two lines: exit codes, table, JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy_cli import cli, paths
+from deploy_cli.doctor.lines import Line, document
 
 DIFF = """\
 - name: First
@@ -24,6 +26,20 @@ DIFF = """\
 """
 
 
+DOCTOR = """\
+- name: First
+  hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Found
+      ansible.builtin.copy:
+        content: "{{ lookup('env', 'FOUND') }}"
+        dest: "{{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/doctor.json"
+        mode: "0600"
+"""
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Tiny content, an empty runs folder, and an inventory with this machine only."""
@@ -31,6 +47,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     playbooks.mkdir(parents=True)
     (tmp_path / "content" / "ansible.cfg").write_text("[defaults]\nlocalhost_warning = False\n")
     (playbooks / "diff.yml").write_text(DIFF)
+    (playbooks / "doctor.yml").write_text(DOCTOR)
     inventory = tmp_path / "local.yml"
     python = "ansible_python_interpreter: '{{ ansible_playbook_python }}'"
     inventory.write_text(f"all: {{hosts: {{localhost: {{ansible_connection: local, {python}}}}}}}\n")
@@ -89,3 +106,25 @@ def test_diffs_line_is_a_dry_run(
 ) -> None:
     assert deployctl(monkeypatch, "diff", site, "--show-command") == 0
     assert capsys.readouterr().out.rstrip().endswith("diff.yml --check --diff")
+
+
+@pytest.mark.parametrize(("state", "code"), [("ok", 0), ("hint", 0), ("problem", 3)])
+def test_doctor_ends_with_3_for_a_problem_and_with_0_for_a_hint(
+    state: Any, code: int, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = document("local", [Line("node1", "disk", state, "7 GiB free", "look there")])
+    monkeypatch.setenv("FOUND", json.dumps(answer))
+    assert deployctl(monkeypatch, "doctor", site) == code
+    told = capsys.readouterr()
+    assert "disk  7 GiB free" in told.out and "hint: look there" in told.out
+    assert told.err == ""
+    assert deployctl(monkeypatch, "doctor", site, "--json") == code
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_a_doctor_that_said_nothing_is_told_as_a_failed_run(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.parent.joinpath("content/playbooks/doctor.yml").write_text(DOCTOR.replace("copy", "nonsense"))
+    assert deployctl(monkeypatch, "doctor", site) == 1
+    assert "nonsense" in capsys.readouterr().err

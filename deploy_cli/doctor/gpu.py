@@ -1,0 +1,144 @@
+"""The rules about GPUs: Secure Boot, driver, holds, toolkit, CDI, and a container that sees every GPU."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from deploy_cli.doctor.lines import State
+from deploy_cli.doctor.space import Teller
+
+UP_DOES = "`deployctl up` installs it"
+DRIVER = re.compile(r"(lib)?(nvidia|cuda)")
+# Problems of gpu_facts that stand on a host before `up` has been there and that it puts right.
+BEFORE_UP = {"no_nvidia_smi", "nouveau_loaded"}
+# Not right, and no reason to keep `up` away: it may be what helps.
+HARMLESS = {"unreadable", "driver_not_loaded"}
+
+
+def judge(told: Teller, look: Mapping[str, Any], gpu: Mapping[str, Any] | None, needs: Mapping[str, Any]) -> None:
+    """Say how driver, packages, toolkit and devices are, on a host whose GPUs the plan uses."""
+    if gpu is None:
+        told.say("gpu", "problem", "the GPUs could not be looked at", "-v shows why; does python3 run on this host?")
+        gpu = {}
+    driver = gpu.get("driver") or {}
+    installed = bool(driver.get("version") or driver.get("module"))
+    _secure_boot(told, look, loaded=bool(driver.get("module")))
+    _driver(told, gpu)
+    _gpus(told, gpu, needs, installed=installed)
+    _packages(told, look)
+    _toolkit(told, look, needs, installed=installed)
+    _container(told, look, gpu)
+
+
+def _secure_boot(told: Teller, look: Mapping[str, Any], *, loaded: bool) -> None:
+    if look["secure_boot"] != "enabled":
+        return  # told with the other checks
+    if loaded:
+        hint = "a driver that is built here (DKMS) must be signed with an enrolled key before the next update"
+        told.say("secure boot", "hint", "enabled, and the kernel took the loaded driver", hint)
+        return
+    hint = (
+        "the kernel refuses a driver built here (DKMS): enrol a key at the console (mokutil --import), take modules "
+        "that the distribution has signed, or switch Secure Boot off"
+    )
+    told.say("secure boot", "problem", "enabled, and no driver is loaded", hint, blocks=True)
+
+
+def _driver(told: Teller, gpu: Mapping[str, Any]) -> None:
+    driver, problems = gpu.get("driver") or {}, gpu.get("problems") or []
+    general = [problem for problem in problems if not problem.get("gpu") and problem["code"] != "no_gpu"]
+    for problem in general:
+        code = problem["code"]
+        state: State = "hint" if code in BEFORE_UP else "problem"
+        hint = f"{UP_DOES}" if code == "no_nvidia_smi" else str(problem.get("hint") or "")
+        told.say("driver", state, str(problem["what"]), hint, blocks=state == "problem" and code not in HARMLESS)
+    if not general and driver.get("version"):
+        kind = {True: "open modules", False: "proprietary modules", None: "modules of unknown kind"}[driver.get("open")]
+        told.say("driver", "ok", f"{driver['version']}, CUDA {driver.get('cuda') or 'unknown'}, {kind}")
+    numbers = {name: driver.get(name) for name in ("module", "library") if driver.get(name)}
+    if len(set(numbers.values())) > 1 and not any(problem["code"] == "version_mismatch" for problem in problems):
+        what = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        told.say("driver", "problem", f"{what}: no new container will start", "reboot this host", blocks=True)
+
+
+def _gpus(told: Teller, gpu: Mapping[str, Any], needs: Mapping[str, Any], *, installed: bool) -> None:
+    for problem in gpu.get("problems") or []:
+        if problem.get("gpu") or problem["code"] == "no_gpu":
+            what = f"{problem['gpu']}: {problem['what']}" if problem.get("gpu") else str(problem["what"])
+            told.say("gpu", "problem", what, str(problem.get("hint") or ""), blocks=True)
+    usable = [found for found in gpu.get("gpus") or [] if found.get("usable")]
+    names = {str(found["index"]) for found in usable} | {str(found["uuid"]) for found in usable}
+    missing = [device for device in needs["devices"] if device not in names]
+    models = sorted({str(found["name"]) for found in usable})
+    if usable:
+        told.say("gpus", "ok", f"{len(usable)} usable: {', '.join(models)}")
+    if missing and installed:
+        hint = "correct `devices` in the inventory, or look for the GPU: lspci, dmesg"
+        told.say("gpus", "problem", f"planned and not there: {', '.join(missing)}", hint, blocks=True)
+    elif missing and not installed:
+        found = len(gpu.get("pci") or [])
+        told.say("gpus", "hint", f"{found} on the bus; they are known once the driver is there")
+
+
+def _packages(told: Teller, look: Mapping[str, Any]) -> None:
+    packages = look["packages"] or {}
+    installed = sorted(name for name in packages.get("nvidia") or {} if DRIVER.match(name))
+    if not installed:
+        told.say("holds", "skipped", "no driver package is installed")
+        return
+    held = packages.get("held") or []
+    loose = [name for name in installed if not any(fnmatch.fnmatchcase(name, pattern) for pattern in held)]
+    unlisted = [name for name in loose if not _matches(name, packages.get("blacklist") or [])]
+    if not loose:
+        told.say("holds", "ok", f"{len(installed)} driver packages are held")
+    elif packages.get("enabled") and unlisted:
+        hint = "an update under a running driver breaks the next container start; `deployctl up` holds them"
+        told.say("holds", "problem", f"{len(unlisted)} driver packages update by themselves", hint)
+    else:
+        told.say("holds", "hint", f"{len(loose)} of {len(installed)} driver packages are not held", "`up` holds them")
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    """Say whether unattended-upgrades leaves a package alone; its patterns are regular expressions from the start."""
+    for pattern in patterns:
+        try:
+            if re.match(pattern, name):
+                return True
+        except re.error:
+            continue
+    return False
+
+
+def _toolkit(told: Teller, look: Mapping[str, Any], needs: Mapping[str, Any], *, installed: bool) -> None:
+    if not look["toolkit"]:
+        told.say("toolkit", "hint", "the NVIDIA container toolkit is not there", UP_DOES)
+    else:
+        told.say("toolkit", "ok", str(look["toolkit"]))
+    devices = [name for name in look["cdi"] or [] if name.startswith("nvidia.com/gpu=")]
+    known = {name.split("=", 1)[1] for name in devices}
+    missing = [device for device in needs["devices"] if device not in known]
+    if not devices:
+        told.say("cdi", "hint", "no CDI devices are declared", "`deployctl up` declares them")
+    elif missing and installed and needs["gpu_driver"] == "cdi":
+        hint = "nvidia-ctk cdi generate --output=/var/run/cdi/nvidia.yaml, or `deployctl up`"
+        told.say("cdi", "problem", f"not among the CDI devices: {', '.join(missing)}", hint)
+    else:
+        told.say("cdi", "ok", f"{len(devices)} devices: {', '.join(sorted(known))}")
+
+
+def _container(told: Teller, look: Mapping[str, Any], gpu: Mapping[str, Any]) -> None:
+    answer = look["gpu_container"] or {"state": "skipped", "why": "it was not tried"}
+    host = {str(found["uuid"]) for found in gpu.get("gpus") or []}
+    if answer["state"] == "skipped":
+        told.say("gpu container", "skipped", str(answer["why"]))
+    elif answer["state"] == "failed":
+        hint = "see toolkit, cdi and driver above"
+        told.say("gpu container", "problem", f"a container gets no GPU: {answer['why']}", hint)
+    elif host - set(answer["uuids"]):
+        unseen = ", ".join(sorted(host - set(answer["uuids"])))
+        told.say("gpu container", "problem", f"a container does not see {unseen}", "see cdi above")
+    else:
+        told.say("gpu container", "ok", f"sees {len(answer['uuids'])} GPUs")

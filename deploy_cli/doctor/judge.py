@@ -1,0 +1,266 @@
+"""What was found on a host -> one line per check. Rules only: thresholds come from outside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from deploy_cli.doctor import gpu as gpu_rules
+from deploy_cli.doctor import space
+from deploy_cli.doctor.lines import Line, State
+
+UP_DOES = "`deployctl up` installs it"
+WILDCARDS = ("0.0.0.0", "::", "*", "")  # noqa: S104 - recognised, not bound
+
+
+class Told:
+    """The lines of one host, in the order in which they were told."""
+
+    def __init__(self, host: str) -> None:
+        """Begin with none."""
+        self.host = host
+        self.lines: list[Line] = []
+
+    def say(self, check: str, state: State, what: str, hint: str = "", *, blocks: bool = False) -> None:
+        """Add a line."""
+        self.lines.append(Line(self.host, check, state, what, hint, blocks))
+
+
+def judge(
+    host: str,
+    answer: Mapping[str, Any],
+    gpu: Mapping[str, Any] | None,
+    needs: Mapping[str, Any],
+) -> list[Line]:
+    """Return the lines of one host.
+
+    answer: the registered result of host_look: `look`, or `unreachable` or `msg` of a host that could not be looked at.
+    gpu: `ansible_facts.gpu` of gpu_facts, None where it was not asked. needs: of deploy_cli.doctor.needs.
+    """
+    told = Told(host)
+    look = answer.get("look")
+    if not look:
+        _unseen(told, answer)
+        return told.lines
+    for probe, check in CHECKS.items():
+        if look[probe] is not None:  # else it broke, and says so below
+            check(told, look, needs)
+    space.judge(told, look, needs)
+    if needs["nvidia"]:
+        gpu_rules.judge(told, look, gpu, needs)
+    _ports(told, look, needs)
+    _reach(told, look, needs)
+    for probe, why in sorted((look.get("errors") or {}).items()):
+        told.say(probe.replace("_", " "), "hint", f"could not be looked at: {why}")
+    return told.lines
+
+
+def _unseen(told: Told, answer: Mapping[str, Any]) -> None:
+    message = " ".join(str(answer.get("msg") or "no answer").split()).removeprefix("Task failed: ")
+    if answer.get("unreachable"):
+        hint = "check that `ssh` to this host works, and ansible_host and ansible_user in the inventory"
+        told.say("connection", "problem", f"unreachable: {message}", hint, blocks=True)
+        return
+    sudo = re.search(r"sudo|become|privilege", message, re.IGNORECASE)
+    hint = "check sudo on this host; -K asks for its password" if sudo else "log in by hand and try python3 there"
+    told.say("sudo" if sudo else "connection", "problem", message, hint, blocks=True)
+
+
+def _system(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    system, limits = look["os"], needs["limits"]
+    name = system.get("name") or system.get("id") or "unknown"
+    family = _family(system, limits["systems"])
+    version = str(system.get("version", ""))
+    versions = [str(known) for known in limits["systems"].get(family, [])]
+    # RHEL's family counts minor versions: 9.4 is a 9.
+    if version in versions or (family == "rhel" and version.split(".")[0] in versions):
+        told.say("system", "ok", name)
+    else:
+        known = "; ".join(f"{key} {', '.join(map(str, found))}" for key, found in limits["systems"].items())
+        told.say("system", "problem", f"{name} is not supported", f"supported are {known}", blocks=True)
+    if system.get("arch") not in limits["architectures"]:
+        what = f"{system.get('arch')}, and the images are for {', '.join(limits['architectures'])}"
+        told.say("architecture", "problem", what, "take a host of that architecture", blocks=True)
+
+
+def _family(system: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    names = [system.get("id", ""), *(["rhel"] if "rhel" in (system.get("like") or []) else [])]
+    return next((str(name) for name in names if name in known), "")
+
+
+def _kernel(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    kernel = look["kernel"]
+    release = kernel.get("release", "unknown")
+    if not needs["nvidia"]:
+        told.say("kernel", "ok", release)
+    elif kernel.get("headers"):
+        told.say("kernel", "ok", f"{release}, with its headers")
+    else:
+        told.say("kernel", "hint", f"{release}, no headers of it", f"the driver is built against them; {UP_DOES}")
+
+
+def _user(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    user = look["user"]
+    if user.get("root"):
+        told.say("user", "ok", f"works as {user.get('name')}")
+    else:
+        hint = "set ansible_become: true for this host, and -K if sudo wants a password"
+        told.say("user", "problem", f"works as {user.get('name')}, which is not root", hint, blocks=True)
+
+
+def _python(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    found, least = str(look["python"]), str(needs["limits"]["python_min"])
+    if version(found) >= version(least):
+        told.say("python", "ok", found)
+    else:
+        told.say("python", "problem", f"{found}, and modules need {least}", "set ansible_python_interpreter")
+
+
+def _memory(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    memory, least = look["memory"], float(needs["limits"]["memory_gib"])
+    free, total = memory.get("available_gib"), memory.get("total_gib")
+    what = f"{free} GiB free of {total} GiB, cgroup v{look['cgroup']}"
+    if free is not None and needs["models"] and free < least:
+        told.say("memory", "hint", what, f"below {least:g} GiB (host_checks_memory_gib) an engine may not start")
+    else:
+        told.say("memory", "ok", what)
+
+
+def _clock(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    clock, limits = look["clock"], needs["limits"]
+    ahead, ntp = clock.get("ahead_seconds"), clock.get("ntp")
+    word = {True: "synchronised", False: "not synchronised", None: "NTP's state unknown"}[ntp]
+    if ahead is None:
+        told.say("clock", "skipped", f"not compared, {word}")
+        return
+    apart = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the control node"
+    hint = "switch time synchronisation on: timedatectl set-ntp true"
+    if abs(ahead) > float(limits["clock_seconds"]):
+        told.say("clock", "problem", f"{apart}, {word}", hint, blocks=abs(ahead) > float(limits["clock_stop_seconds"]))
+    elif ntp is False:
+        told.say("clock", "hint", f"in step, {word}", hint)
+    else:
+        told.say("clock", "ok", f"in step, {word}")
+
+
+def _secure_boot(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    state = look["secure_boot"]
+    if state == "enabled" and needs["nvidia"]:
+        return  # judged with the driver
+    words = {"unsupported": "no UEFI", "": "not known: mokutil is not there"}
+    told.say("secure boot", "ok", words.get(state, str(state)))
+
+
+def _docker(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    docker = look["docker"]
+    if not docker.get("present"):
+        told.say("docker", "hint", "not there", UP_DOES)
+        return
+    if not docker.get("answers"):
+        hint = "systemctl status docker says why; `deployctl up` starts it"
+        told.say("docker", "problem", f"does not answer: {docker.get('why') or 'it is not running'}", hint)
+        return
+    what = f"{docker['version']}, {docker['storage_driver']}, cgroup v{docker['cgroup_version']}"
+    what += f" by {docker['cgroup_driver']}"
+    least = str(needs["limits"]["docker_cdi_min"])
+    if needs["nvidia"] and needs["gpu_driver"] == "cdi" and version(docker["version"]) < version(least):
+        hint = f"take Docker {least} or newer, or set vllm_gpu_runtime_driver: nvidia"
+        told.say("docker", "problem", f"{what}: too old for CDI devices", hint, blocks=True)
+    elif docker["live_restore"]:
+        told.say("docker", "ok", f"{what}, live-restore")
+    else:
+        hint = "a restart of the engine stops every container; `deployctl up` switches live-restore on"
+        told.say("docker", "hint", f"{what}, no live-restore", hint)
+
+
+def _ports(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    if look["ports"] is None:
+        return
+    free: list[int] = []
+    ours: list[int] = []
+    for wanted in needs["ports"]:
+        holders = [entry for entry in look["ports"] if _collide(wanted, entry)]
+        foreign = next((entry for entry in holders if entry["site"] != needs["site"]), None)
+        if foreign is None:
+            (ours if holders else free).append(wanted["port"])
+            continue
+        told.say(
+            f"port {wanted['port']}",
+            "problem",
+            f"held by {_holder(foreign)}, and planned for: {wanted['what']}",
+            "stop what holds it, or give the plan another port",
+            blocks=True,
+        )
+    parts = [f"{len(free)} free"] if free else []
+    parts += [f"{len(ours)} held by this site's containers"] if ours else []
+    if parts:
+        told.say("ports", "ok", ", ".join(parts))
+
+
+def _collide(wanted: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    if wanted["port"] != entry["port"]:
+        return False
+    addresses = (wanted["address"], entry["address"])
+    return addresses[0] == addresses[1] or any(address in WILDCARDS for address in addresses)
+
+
+def _holder(entry: Mapping[str, Any]) -> str:
+    if entry["container"]:
+        site = f" of site {entry['site']}" if entry["site"] else ""
+        return f"container {entry['container']}{site}"
+    if entry["process"]:
+        return f"{entry['process']} (process {entry['pid']})"
+    return "a process that this user may not see"
+
+
+def _reach(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    answers = {entry["url"]: entry for entry in look["urls"] or []}
+    docker = look["docker"] or {}
+    missing = [image for image in needs["pulled"] if image not in (docker.get("images") or [])]
+    # The engine goes its own ways, which this question did not.
+    ways = docker.get("ways") or []
+    if ways and not answers.get(needs["registry_url"], {"ok": True})["ok"]:
+        told.say("registry", "hint", f"not asked as the engine does, which pulls through {', '.join(ways)}")
+    else:
+        _reached(told, "registry", needs["registry_url"], answers, "images are built, none is pulled", missing,
+                 "set images_registry_prefix to a mirror, or images_mode: build")  # fmt: skip
+    models = [name for name in needs["hub"] if name not in (look["models"] or [])]
+    _reached(told, "hub", needs["hub_url"], answers, "no model comes from a hub", models,
+             "set model_store_hub_url to a mirror, model_store_proxy_env, or a model's source to a folder")  # fmt: skip
+
+
+def _reached(
+    told: Told, check: str, url: str, answers: Mapping[str, Any], unused: str, missing: list[str], hint: str
+) -> None:
+    answer = answers.get(url)
+    if not url:
+        told.say(check, "skipped", unused)
+    elif answer is None:
+        told.say(check, "skipped", f"{url} was not asked")
+    elif answer["ok"]:
+        told.say(check, "ok", f"{url} answers")
+    elif missing:
+        what = f"{url} does not answer ({answer['why']}); missing here: {', '.join(missing)}"
+        told.say(check, "problem", what, hint, blocks=True)
+    else:
+        told.say(check, "hint", f"{url} does not answer ({answer['why']}); nothing is missing here", hint)
+
+
+def version(text: str) -> tuple[int, ...]:
+    """Return the numbers at the start of a version, for comparing."""
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(number) for number in found.group().split(".")) if found else ()
+
+
+Check = Callable[[Told, Mapping[str, Any], Mapping[str, Any]], None]
+CHECKS: dict[str, Check] = {
+    "os": _system,
+    "kernel": _kernel,
+    "user": _user,
+    "python": _python,
+    "memory": _memory,
+    "clock": _clock,
+    "secure_boot": _secure_boot,
+    "docker": _docker,
+}

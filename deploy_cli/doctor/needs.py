@@ -1,0 +1,129 @@
+"""What a site needs of one host, out of its plan and the roles' variables. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LIMITS = "host_checks_"
+READ = (
+    "haproxy_bind_address",
+    "haproxy_port",
+    "haproxy_stats_port",
+    "images_catalogue",
+    "images_min_free_gib",
+    "images_mode",
+    "images_overrides",
+    "images_registry_prefix",
+    "jaeger_health_port",
+    "jaeger_query_port",
+    "model_store_ca_file",
+    "model_store_dir",
+    "model_store_hub_url",
+    "model_store_proxy_env",
+    "vllm_cache_dir",
+    "vllm_gpu_runtime_driver",
+)
+LOOPBACK = "127.0.0.1"
+
+
+def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the plan needs of a host; values: the variables of READ and `host_checks_*` as the host has them.
+
+    Keys: site, nvidia (bool), devices (planned device numbers or UUIDs), ports [{port, address, what}], folders [path],
+    space [{path, gib, what}], images [reference], pulled [reference], gpu_images [reference], models {name: folder},
+    fetched [model that is not made on the spot], hub [model that comes from a hub], registry_url, hub_url,
+    urls [{url, env, ca_file}], gpu_driver, limits {name without its prefix: value}.
+    """
+    mine = [instance for instance in plan["instances"] if instance["host"] == host]
+    on_gpus = [instance for instance in mine if instance["device_kind"] == "nvidia"]
+    declared = plan["hosts"].get(host, {}).get("devices") or []
+    nvidia = any(device["kind"] == "nvidia" for device in declared)
+    images = _images(plan, host, values, nvidia)
+    limits = {name.removeprefix(LIMITS): value for name, value in values.items() if name.startswith(LIMITS)}
+    store = str(values["model_store_dir"])
+    wanted = {instance["model"] for instance in mine}
+    models = [model for model in plan["models"] if model["name"] in wanted]
+    hub = [model["name"] for model in models if model["kind"] == "hub"]
+    registry_url = _registry_url(images["pulled"], str(limits["registry_url"]))
+    hub_url = str(values["model_store_hub_url"] or limits["hub_url"]) if hub else ""
+    return {
+        "site": plan["site"],
+        "nvidia": nvidia,
+        "devices": sorted({str(d) for i in on_gpus for d in (i.get("device_uuids") or i["devices"])}),
+        "ports": _ports(plan, host, mine, values),
+        "folders": [store, str(values["vllm_cache_dir"])] if mine else [],
+        "space": _space(store, values, limits, serving=bool(mine)),
+        **images,
+        "models": {model["name"]: f"{store}/{model['store_name']}" for model in models},
+        "fetched": [model["name"] for model in models if model["kind"] != "synthetic"],
+        "hub": hub,
+        "registry_url": registry_url,
+        "hub_url": hub_url,
+        "urls": [
+            *([{"url": registry_url, "env": {}, "ca_file": ""}] if registry_url else []),
+            *([{"url": hub_url, **_as_the_store(values)}] if hub_url else []),
+        ],
+        "gpu_driver": str(values["vllm_gpu_runtime_driver"]),
+        "limits": limits,
+    }
+
+
+def _as_the_store(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the model store asks the hub: proxies and the CA that it trusts."""
+    return {"env": dict(values["model_store_proxy_env"] or {}), "ca_file": str(values["model_store_ca_file"] or "")}
+
+
+def _images(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], nvidia: bool) -> dict[str, list[str]]:
+    """Return the images that the host needs, those of them that only a registry has, and those that can list GPUs."""
+    names = ["vllm-cuda" if nvidia else "vllm-cpu"] if plan["hosts"].get(host, {}).get("devices") else []
+    names += [name for name, part in (("haproxy", "gateway"), ("jaeger", "telemetry")) if host in plan[part]["hosts"]]
+    overrides = {entry["name"]: entry for entry in values["images_overrides"] or []}
+    prefix = str(values["images_registry_prefix"] or "").rstrip("/")
+    images, pulled, gpu = [], [], []
+    for entry in values["images_catalogue"]:
+        image = {**entry, **overrides.get(entry["name"], {})}
+        if image["name"] not in names:
+            continue
+        reference = f"{prefix}/{image['reference']}" if prefix else str(image["reference"])
+        images.append(reference)
+        if not image.get("build") or (image.get("mode") or values["images_mode"]) == "pull":
+            pulled.append(reference)
+        if image["name"] == "vllm-cuda":
+            gpu.append(reference)
+    return {"images": images, "pulled": pulled, "gpu_images": gpu}
+
+
+def _registry_url(pulled: list[str], upstream: str) -> str:
+    """Return the address under which the first registry answers; empty when nothing is pulled."""
+    if not pulled:
+        return ""
+    first, slash, _rest = pulled[0].partition("/")
+    named = slash and ("." in first or ":" in first or first == "localhost")
+    return f"https://{first}/v2/" if named else upstream
+
+
+def _ports(
+    plan: Mapping[str, Any], host: str, mine: list[Mapping[str, Any]], values: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    found = [{"port": one["port"], "address": one["publish_address"], "what": one["name"]} for one in mine]
+    if host in plan["gateway"]["hosts"]:
+        found.append({"port": values["haproxy_port"], "address": values["haproxy_bind_address"], "what": "gateway"})
+        found.append({"port": values["haproxy_stats_port"], "address": LOOPBACK, "what": "gateway's statistics"})
+    if host in plan["telemetry"]["hosts"]:
+        found.append({"port": values["jaeger_query_port"], "address": LOOPBACK, "what": "trace page"})
+        found.append({"port": values["jaeger_health_port"], "address": LOOPBACK, "what": "Jaeger's health"})
+        if any(instance["host"] != host for instance in plan["instances"]):
+            address = plan["hosts"][host]["address"]
+            found.append({"port": plan["telemetry"]["otlp_port"], "address": address, "what": "spans of other hosts"})
+    return [{**entry, "port": int(entry["port"]), "address": str(entry["address"])} for entry in found]
+
+
+def _space(store: str, values: Mapping[str, Any], limits: Mapping[str, Any], *, serving: bool) -> list[dict[str, Any]]:
+    """Return the folders that must have room; an empty path stands for Docker's own folder."""
+    found = [{"path": "", "gib": float(values["images_min_free_gib"]), "what": "images"}]
+    if serving:
+        found.append({"path": store, "gib": float(limits["store_free_gib"]), "what": "models"})
+        cache = str(values["vllm_cache_dir"])
+        found.append({"path": cache, "gib": float(limits["cache_free_gib"]), "what": "vLLM's cache"})
+    return found

@@ -26,6 +26,8 @@ def _inventories(_context: click.Context, _parameter: click.Parameter, incomplet
 
 
 INVENTORY = click.argument("inventory", type=click.Path(path_type=Path), shell_complete=_inventories)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FORCE = ("DEPLOYCTL_BUNDLE_FORCE", "1")
 COMMON = (
     click.option(
         "-e", "--extra-vars", multiple=True, metavar="VARS", help="key=value, YAML/JSON or @file (repeatable)."
@@ -112,14 +114,36 @@ def plan(**options: Any) -> int:
 
 @cli.command()
 @_options(HOSTS, CHANGES, COMMON)
-def up(**options: Any) -> int:
+@click.option("--bundle", type=FILE, help="Take everything out of this file (see `bundle`); needs no network.")
+def up(bundle: Path | None, **options: Any) -> int:
     """Bring the site to what the inventory says, and judge it.
 
     \b
     deployctl up inventories/local.yml
     deployctl up inventories/lenovo-sr675.yml -t haproxy -C -D
+    deployctl up inventories/lenovo-sr675.yml --bundle lenovo-sr675.bundle.tar
     """
-    return _start("up", commands.site_run, options)
+    chosen = (("DEPLOYCTL_BUNDLE", str(bundle.absolute())),) if bundle else ()
+    return _start("up", commands.site_run, options, environment=chosen)
+
+
+@cli.command()
+@_options(COMMON)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: INVENTORY.bundle.tar here."
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option("-C", "--check", is_flag=True, help="Write nothing; say what would be packed.")
+def bundle(output: Path | None, force: bool, **options: Any) -> int:
+    """Pack all that a site without a network needs: packages, images, models, deployctl itself.
+
+    Works on this machine alone, with Docker; no host of the site is reached.
+
+    \b
+    deployctl bundle inventories/lenovo-sr675.yml -o lenovo-sr675.bundle.tar
+    """
+    file = (("DEPLOYCTL_BUNDLE_OUTPUT", str(output.absolute())),) if output else ()
+    return _start("bundle", commands.bundle, options, environment=(*file, *((FORCE,) if force else ())))
 
 
 @cli.command()

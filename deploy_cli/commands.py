@@ -237,6 +237,22 @@ def report(request: Request, output: Output) -> int:
     return ExitCode.ACCEPTED
 
 
+def bundle(request: Request, output: Output) -> int:
+    """Write a bundle; show what is in it, its id, and how it is used."""
+    from deploy_cli.bundle.report import lines
+    from deploy_cli.summary import show
+
+    console = _console(stderr=output.as_json)
+    outcome, found = _execute(request, output, console)
+    packed = found.get("bundle.json")
+    if output.as_json:
+        _print_json({**outcome.document(), "bundle": packed})
+    show(outcome, console)
+    if packed and not output.as_json:
+        print("\n".join(lines(packed, request.inventory)))
+    return outcome.exit_code
+
+
 def _execute(
     request: Request, output: Output, console: Console, *, lasting: bool = True
 ) -> tuple[Outcome, dict[str, Any]]:

@@ -29,7 +29,7 @@ PLAN_ACTION = "deployctl_plan"
 class Outcome:
     """The end of a run.
 
-    `status` is ok, accepted, rejected, drifted, refused, failed, cancelled, nothing or error.
+    `status` is ok, accepted, in_step, rejected, drifted, refused, failed, cancelled, nothing or error.
     """
 
     request: Request

@@ -78,6 +78,9 @@ def _outcome(
     if code and not progress.results:
         log = (folder / "artifacts" / IDENT / "stdout").read_text(encoding="utf-8", errors="replace")
     exit_code, status, message, hint = judge(request, progress, code, signal=signalled, log=log, verdict=verdict)
+    in_step = found.get("in_step.json")
+    if in_step and status == "ok":
+        status, message = "in_step", f"ACCEPTED on {in_step['since']} ({in_step['run']}); nothing has changed since"
     return Outcome(
         request,
         exit_code,

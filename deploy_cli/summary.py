@@ -39,6 +39,8 @@ def show_end(outcome: Outcome, console: Console) -> None:
     command, took = outcome.request.command, clock(outcome.seconds)
     if outcome.status in ("accepted", "rejected"):
         _write(console, f"{command}: exit code {int(outcome.exit_code)}, {took}", "dim")  # the verdict stands above
+    elif outcome.status == "in_step":
+        _write(console, f"{outcome.message}: nothing was done, in {took}.", "bold green")
     elif outcome.exit_code == 0:
         end = "" if command != "up" or outcome.request.check else " (the acceptance did not run)"
         _write(console, f"{command} is done in {took}{end}", "green")
@@ -67,6 +69,9 @@ def show_plan(plan: Mapping[str, Any], inventory: str, console: Console) -> None
     gateway = plan["gateway"]
     _write(console, f"gateway {gateway['base_url']} on {', '.join(gateway['hosts'])}")
     _write(console, f"traces  {plan['telemetry']['jaeger_url']} on {', '.join(plan['telemetry']['hosts'])}")
+    blind = [host for host, known in plan["hosts"].items() if known["declared"] and known["devices"]]
+    if blind:
+        _write(console, f"devices as declared, no host was looked at: {', '.join(blind)}")
     warnings = [to_problem({**warning, "severity": "warning"}) for warning in plan.get("warnings", [])]
     if warnings:
         _write(console, "\n" + render_problems(warnings, inventory), "yellow")

@@ -25,7 +25,9 @@ _NEEDS_FACTS = "it needs facts of a host, and the plan touches none"
 _UNDEFINED = re.compile(r"'[\w.\[\]']{1,80}' is undefined|object of type '[\w. ]+' has no attribute '\w+'")
 
 
-def from_ansible(task_vars: Mapping[str, Any], loader: Any, roles: Path, current: Any = None) -> SiteInput:
+def from_ansible(
+    task_vars: Mapping[str, Any], loader: Any, roles: Path, current: Any = None, gpus: Any = None
+) -> SiteInput:
     """Collect what the planner may know. What cannot be read or rendered becomes a Problem, never an exception."""
     hostvars = task_vars["hostvars"]
     groups = {str(name): [str(h) for h in hosts] for name, hosts in task_vars["groups"].items()}
@@ -54,6 +56,7 @@ def from_ansible(task_vars: Mapping[str, Any], loader: Any, roles: Path, current
         problems=problems,
         unreadable=any(p.what.startswith(sources.UNREADABLE) for p in problems),
         current=_current(current),
+        gpus={str(host): plain(facts) for host, facts in (gpus or {}).items()},
     )
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy_cli.errors import Problem
-from deploy_cli.plan import engine_args, memory, models, placement, ports, variables
+from deploy_cli.plan import engine_args, hardware, memory, models, placement, ports, variables
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.placement import Seat
 from deploy_cli.plan.shapes import Device, Instance, Model, Plan, SiteInput
@@ -67,6 +67,9 @@ def _devices(site: SiteInput, out: Findings) -> list[Device]:
             complete = False
             continue
         counted: dict[str, int] = {}
+        if host in site.gpus and any(entry["kind"] == "nvidia" for entry in declared):
+            devices += hardware.devices(site, host, declared, out)
+            declared = [entry for entry in declared if entry["kind"] != "nvidia"]
         for entry in declared:
             for _ in range(entry["count"]):
                 index = counted.setdefault(entry["kind"], 0)
@@ -100,7 +103,7 @@ def _port_ranges(site: SiteInput, out: Findings) -> dict[str, tuple[int, int]] |
 
 
 def _seats(site: SiteInput, home: str, placeable: list[Model], devices: list[Device], out: Findings) -> list[Seat]:
-    seats, misfits = placement.place(placeable, devices, site.current)
+    seats, misfits = placement.place(placeable, devices, site.current, hardware.links(site))
     for misfit in misfits:
         out.add(home, ("models", misfit.model.position, misfit.key), misfit.what, misfit.hint)
     for model in placeable:
@@ -168,7 +171,7 @@ def _control(site: SiteInput, host: str) -> dict[str, str]:
 
 def _host_entry(site: SiteInput, host: str) -> dict[str, Any]:
     devices = site.hosts[host]["devices"] if host in site.groups["serving"] else []
-    return {"address": site_address(site, host), "devices": devices, "declared": True}
+    return {"address": site_address(site, host), "devices": devices, "declared": host not in site.gpus}
 
 
 def _model_entry(model: Model, names: list[str]) -> dict[str, Any]:
@@ -207,7 +210,9 @@ def _instance(site: SiteInput, seat: Seat, port: int, last_on: dict[tuple[str, i
         host=seat.host,
         device_kind=kind,
         devices=[d.index for d in seat.devices],
-        device_uuids=[],
+        device_uuids=[d.uuid for d in seat.devices if d.uuid],
+        cpus=hardware.cpus_of(seat.devices),
+        numa_nodes=hardware.numa_nodes(seat.devices),
         tensor_parallel=model.tensor_parallel,
         port=port,
         address=address,

@@ -8,12 +8,15 @@ removing a model moves no other.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from deploy_cli.plan import memory, naming
 from deploy_cli.plan.shapes import Device, Model, Placed
 from deploy_cli.plan.wording import listing
 
 Spot = tuple[Device, ...]
+MOST_COMBINED = 16
+"""Devices up to which every set is weighed: 12,870 sets of eight."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,11 @@ class Misfit:
 class Floor:
     """The devices of a site and who sits on them."""
 
-    def __init__(self, devices: Sequence[Device], current: Mapping[str, Placed]) -> None:
-        """Begin with every device free; `current` is what runs now, by instance name."""
+    def __init__(
+        self, devices: Sequence[Device], current: Mapping[str, Placed], links: Mapping[frozenset[str], int]
+    ) -> None:
+        """Begin with every device free; `current`: what runs now, by instance name; `links`: ranks by two UUIDs."""
+        self.links = links
         self.devices = list(devices)
         self.current = current
         self.order = {device: place for place, device in enumerate(devices)}
@@ -63,8 +69,10 @@ class Floor:
         if placed is None or len(placed.devices) != model.tensor_parallel:
             return None
         for kind in ("nvidia", "cpu"):
-            by_index = {d.index: d for d in self.devices if d.host == placed.host and d.kind == kind}
-            spot = tuple(by_index[i] for i in placed.devices if i in by_index)
+            here = [d for d in self.devices if d.host == placed.host and d.kind == kind]
+            # By UUID where it is known: a GPU that fell off the bus shifts the indices of the others.
+            known: dict[int | str, Device] = {d.uuid or d.index: d for d in here}
+            spot = tuple(known[i] for i in placed.devices if i in known)
             if len(spot) == model.tensor_parallel and self._takes(model, spot):
                 return spot
         return None
@@ -79,10 +87,12 @@ class Floor:
 
         def cost(spot: Spot) -> tuple[float, ...]:
             first = spot[0]
+            worst, total, nodes = self._connection(spot)
             crooked = first.index % model.tensor_parallel != 0  # GPUs 0+1 and 2+3 are the linked pairs
             emptiest = min(self.free[d] for d in spot)
             held = sum(self.reluctance.get(d, 0) for d in spot)
-            return (held, same[first.host], -free[first.host], crooked, -emptiest, self.order[first])
+            near = (-worst, -total, nodes)
+            return (held, same[first.host], -free[first.host], *near, crooked, -emptiest, self.order[first])
 
         return min(spots, key=cost, default=None)
 
@@ -101,9 +111,19 @@ class Floor:
     def _takes(self, model: Model, spot: Spot) -> bool:
         return all(memory.fits(self.free[d], memory.need(model, d.kind)) for d in spot)
 
+    def _connection(self, spot: Spot) -> tuple[int, int, int]:
+        """Rank of the worst link between the devices, sum of all ranks, number of NUMA nodes."""
+        ranks = [self.links.get(frozenset((a.uuid, b.uuid)), 0) for a, b in combinations(spot, 2)]
+        return min(ranks, default=0), sum(ranks), len({d.numa_node for d in spot})
+
     def _spots(self, model: Model) -> Iterator[Spot]:
-        """Every run of as many neighbouring, equal devices as the model spans."""
+        """Every set of as many equal devices of a host as the model spans; neighbours only where no link is known."""
         span = model.tensor_parallel
+        if span > 1 and self.links and len(self.devices) <= MOST_COMBINED:
+            for spot in combinations(self.devices, span):
+                if len({(d.host, d.kind, d.model) for d in spot}) == 1:
+                    yield spot
+            return
         for start in range(len(self.devices) - span + 1):
             spot = tuple(self.devices[start : start + span])
             first = spot[0]
@@ -112,10 +132,13 @@ class Floor:
 
 
 def place(
-    models: Sequence[Model], devices: Sequence[Device], current: Mapping[str, Placed]
+    models: Sequence[Model],
+    devices: Sequence[Device],
+    current: Mapping[str, Placed],
+    links: Mapping[frozenset[str], int] | None = None,
 ) -> tuple[list[Seat], list[Misfit]]:
     """Seat every instance, or say which models do not fit and who has the devices. Seats are in the models' order."""
-    floor = Floor(devices, current)
+    floor = Floor(devices, current, links or {})
     misfits: list[Misfit] = []
     fixed = [m for m in models if m.replicas is not None]
     greedy = [m for m in models if m.replicas is None]

@@ -23,10 +23,10 @@ class Unresolved:
 
 @dataclass(frozen=True)
 class Placed:
-    """Where an instance runs: host, device indices on it, TCP port (None: not known)."""
+    """Where an instance runs: host, its devices there (UUIDs, or indices), TCP port (None: not known)."""
 
     host: str
-    devices: tuple[int, ...]
+    devices: tuple[int | str, ...]
     port: int | None = None
 
 
@@ -55,6 +55,8 @@ class SiteInput:
     """Whether one of the files is no YAML: then nothing else can be judged."""
     current: Mapping[str, Placed] = field(default_factory=dict)
     """What runs now, by instance name; kept wherever it is still valid."""
+    gpus: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the module gpu_facts read, by host; hosts that were not looked at are planned as declared."""
 
     def where(self, host: str, *path: str | int) -> str:
         """Name the place of a value: `file:line`, of it or of the nearest thing around it, else host/key path."""
@@ -79,6 +81,10 @@ class Device:
     index: int
     model: str = ""
     memory_gib: float | None = None
+    uuid: str = ""
+    numa_node: int | None = None
+    cpus: str | None = None
+    """CPUs of its NUMA node, such as `0-23`."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,8 @@ class Instance:
     device_kind: str
     devices: list[int]
     device_uuids: list[str]
+    cpus: str | None
+    numa_nodes: list[int]
     tensor_parallel: int
     port: int
     address: str

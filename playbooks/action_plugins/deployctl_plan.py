@@ -1,8 +1,10 @@
 """Ansible's door to the plan: collects what Ansible knows, asks deploy_cli.plan, writes plan.json to the run folder.
 
-Result: `plan` and `run_dir` (absolute), never changed; or failed with `msg` (all problems, readable) and `problems`.
+Result: `plan`, `run_dir` (absolute) and `inputs` (a digest of all that decides what the site should be), never
+changed; or failed with `msg` (all problems, readable) and `problems`.
 The run folder is $DEPLOYCTL_RUN_DIR, else a new runs/<time>-<playbook>/. Argument `current`, optional:
-{instance: {host, devices, port}} of what runs now; the plan keeps it in place where it can.
+{instance: {host, devices, port}} of what runs now; the plan keeps it in place where it can. Argument `gpus`, optional:
+{host: what gpu_facts read}; devices then are the real ones, by UUID, and what differs from the inventory is a problem.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from ansible.plugins.action import ActionBase
 
 from deploy_cli import paths
 from deploy_cli.errors import render_problems
+from deploy_cli.inputs import content_digest, inputs_digest
 from deploy_cli.plan import collect, make_plan
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -27,16 +30,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(("current",))
+    _VALID_ARGS = frozenset(("current", "gpus"))
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Collect, plan, write. Problems of the inventory are a failed result, never an exception."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         made = (task_vars or {}).get("site_plan", {})
-        if "plan" in made:
+        if "plan" in made and not self._task.args:
             # A playbook that imports another plans once: what ran in between adds variables that are not the user's.
-            return result | {"changed": False, "plan": made["plan"], "run_dir": made["run_dir"]}
-        known = collect.from_ansible(task_vars, self._loader, ROLES, self._task.args.get("current"))
+            return result | {"changed": False, **{key: made[key] for key in ("plan", "run_dir", "inputs")}}
+        known = collect.from_ansible(
+            task_vars, self._loader, ROLES, **{name: self._task.args.get(name) for name in self._VALID_ARGS}
+        )
         outcome = make_plan(known)
         if isinstance(outcome, list):
             found = [p.as_dict() for p in outcome]
@@ -46,7 +51,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         data, run_dir = outcome.as_dict(), _run_dir()
         # Only its owner may read it: a plan holds what the user put into `env`.
         paths.write_private(run_dir / "plan.json", json.dumps(data, indent=2) + "\n")
-        return result | {"changed": False, "plan": data, "run_dir": str(run_dir)}
+        inputs = inputs_digest(known, outcome, content_digest(ROLES.parent))
+        return result | {"changed": False, "plan": data, "run_dir": str(run_dir), "inputs": inputs}
 
 
 def _run_dir() -> Path:

@@ -41,6 +41,7 @@ author:
   - deployctl
 """
 
+RECORD = Path("/var/lib/deployctl/in-step.json")
 FILES = ("/etc/docker/daemon.json", "/etc/cdi/nvidia.yaml", "/sys/module/nvidia/version", "/proc/driver/nvidia/version")
 PACKAGES = ("nvidia-*", "libnvidia-*", "libcuda1", "cuda-drivers*", "docker.io", "docker-ce")
 
@@ -126,6 +127,14 @@ def generates(probe: str, instance: dict[str, str]) -> str:
     return "ok" if whole else f"HTTP {answer.status} by {by or 'nobody'}"
 
 
+def recorded() -> Any:
+    """What the last accepted run wrote down here; None when there is nothing."""
+    try:
+        return json.loads(RECORD.read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def main() -> None:
     """Look, and tell."""
     module = AnsibleModule(
@@ -142,7 +151,7 @@ def main() -> None:
         answers = {one["name"]: pool.submit(generates, given["probe"], one) for one in asked}
         look = {"containers": containers(given["site"]), "host": host(), "user": os.geteuid()}
         tokens = {name: answer.result() for name, answer in answers.items()}
-    module.exit_json(changed=False, look=look, tokens=tokens)
+    module.exit_json(changed=False, look=look, tokens=tokens, recorded=recorded())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """A double of an engine: real processes that serve metrics and that hang in the ways an engine can.
 
 `heartbeat_double.py FOLDER PORT` is the server, with a child whose command says EngineCore. That reads FOLDER/mode at
-each step: step (a token each), wait (no step, no CPU), spin (no step, CPU), idle (no requests). FOLDER/core and
-FOLDER/orphan hold process numbers, FOLDER/looks a byte per answer, FOLDER/signals the names of signals that arrived.
+each step: step (a token each), wait (no step, no CPU), spin (no step, CPU), idle (no requests); nonsense and
+nothing change what it answers. FOLDER/core and FOLDER/orphan hold process numbers, FOLDER/looks a byte per answer,
+FOLDER/signals the names of signals that arrived.
 SIGTERM ends it with code 0 after a moment; FOLDER/exit ends it with the code in it.
 """
 
@@ -49,7 +50,9 @@ class Handler(BaseHTTPRequestHandler):
         running = 0 if mode(self.folder) == "idle" else 2
         text = f"vllm:num_requests_running{labels} {running}.0\n"
         text += f"vllm:generation_tokens_total{labels} {(self.folder / 'tokens').read_text()}.0\n"
-        self.send_response(200)
+        if mode(self.folder) == "nonsense":
+            text = f"vllm:num_requests_running{labels} many\n"
+        self.send_response(404 if mode(self.folder) == "nothing" else 200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text.encode())
@@ -71,6 +74,8 @@ def serve(folder: Path, port: int) -> None:
             signals.write(signal.Signals(number).name + "\n")
         if number == signal.SIGTERM:
             time.sleep(0.5)
+            with (folder / "signals").open("a") as signals:
+                signals.write("core runs\n" if child.poll() is None else "core has ended\n")
             child.kill()
             os._exit(0)
 

@@ -23,9 +23,11 @@ def role() -> Any:
 
 
 def container(role: Any, kind: str = "cpu", **changed: Any) -> dict[str, Any]:
-    instance = {"name": "m-0", "container": "vllm-m-0", "model": "m", "device_kind": kind, "devices": [0]}
+    instance: dict[str, Any] = {"name": "m-0", "container": "vllm-m-0", "model": "m", "pool": "m"}
+    instance |= {"device_kind": kind, "devices": [0]}
     instance |= {"port": 8100, "publish_address": "127.0.0.1", "served_names": ["m"], "engine_args": []}
-    settings = dict.fromkeys(yaml.safe_load((ROLE / "vars/main.yml").read_text())["__vllm_settings"], "1")
+    names = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__vllm_settings"]
+    settings: dict[str, Any] = dict.fromkeys(names, "1")
     settings |= {"store_models": {}, "env": {}, "args": [], "files_dir": "/files", "heartbeat": True}
     settings |= {"heartbeat_options": {"seconds": 7, "kills": 3}, "heartbeat_spin_seconds": {"cpu": 120, "gpu": 8}}
     made: dict[str, Any] = role.vllm_container(instance, settings | changed)

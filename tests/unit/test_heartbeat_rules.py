@@ -139,6 +139,23 @@ def test_pollers_of_background_threads_are_not_work(site: Site) -> None:
     assert site.until(metrics(running=1, tokens=1), 300, core=0.02) == 7
 
 
+@pytest.mark.parametrize("part", ["core", "helper"])
+def test_pollers_do_not_add_up_over_steps(site: Site, part: str) -> None:
+    assert {site.see(metrics(running=1, tokens=n), **{part: 0.02}) for n in range(2, 12)} == {""}
+    assert site.until(metrics(running=1, tokens=11), 300, **{part: 0.02}) == 7
+
+
+def test_pollers_do_not_add_up_over_answers(site: Site) -> None:
+    assert {site.see(metrics(), server=0.02) for _ in range(10)} == {""}
+    assert site.until(None, 300, server=0.02) == 7
+
+
+def test_the_work_of_others_counts_after_a_process_has_ended(site: Site) -> None:
+    assert site.see(metrics(running=1, tokens=2), core=50) == ""
+    site.cpu[11] = 0
+    assert site.until(metrics(running=1, tokens=2), 300, core=0.5) == 20
+
+
 def test_waiting_for_a_disk_is_slow_and_not_a_deadlock(site: Site) -> None:
     site.state[11] = "D"
     assert site.until(metrics(running=1, tokens=1), 300) == 20

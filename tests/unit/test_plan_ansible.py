@@ -11,7 +11,6 @@ import re
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,17 +74,14 @@ def test_case(name: str, tmp_path: Path) -> None:
         assert secret not in done.stdout + done.stderr
 
 
-def test_a_plan_is_written_for_its_owner_only_and_within_two_seconds(tmp_path: Path) -> None:
+def test_a_plan_is_written_for_its_owner_only(tmp_path: Path) -> None:
     write(tmp_path, {})
     ansible(tmp_path)  # compiles what was never compiled
-    begun = time.monotonic()
     done = ansible(tmp_path)
-    took = time.monotonic() - begun
     assert done.returncode == 0, done.stdout + done.stderr
     assert "changed=0" in done.stdout
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "run" / "plan.json").stat().st_mode) == 0o600
-    assert took < 2, f"{took:.1f} s"
 
 
 def test_check_mode_plans_too(tmp_path: Path) -> None:

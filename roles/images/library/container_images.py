@@ -7,7 +7,6 @@ import concurrent.futures
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -20,10 +19,13 @@ from ansible.module_utils.image_parts import (
     UNREACHABLE,
     Progress,
     RefusedError,
+    apt_settings,
     client,
     host_mirror,
     inputs_hash,
     inspect,
+    loaded_digests,
+    no_room,
 )
 
 DOCUMENTATION = r"""
@@ -36,8 +38,10 @@ description:
   - The host's CA bundle and package mirror settings reach a build as BuildKit secrets, so no layer holds them.
 options:
   state:
-    description: C(inspected) only looks; C(present) gets what is missing.
-    choices: [inspected, present]
+    description:
+      - C(inspected) only looks; C(present) gets what is missing; C(wanted) asks no engine what the images must be.
+      - C(base) brings the base image of the settings' suite, and says where its packages come from.
+    choices: [inspected, present, wanted, base]
     default: present
     type: str
   settings:
@@ -83,6 +87,16 @@ class Builder:
         args = {k: str(v) for k, v in (build.get("args") or {}).items()}
         return inputs_hash(self.folder / build["context"], args, f"debian:{self.settings['base_suite']}")
 
+    def wanted(self, image: dict[str, Any]) -> dict[str, Any]:
+        """What an image must be to count as the wanted one."""
+        return {
+            "name": image["name"],
+            "reference": self.full_reference(image),
+            "mode": self.mode(image),
+            "inputs": self.wanted_hash(image),
+            "digest": image.get("digest") or "",
+        }
+
     def look(self, image: dict[str, Any]) -> dict[str, Any]:
         """What is there of an image, and whether that is what is wanted."""
         reference = self.full_reference(image)
@@ -92,6 +106,7 @@ class Builder:
             return state
         labels = (found.get("Config") or {}).get("Labels") or {}
         digests = [d.split("@", 1)[1] for d in found.get("RepoDigests") or [] if "@" in d]
+        digests += loaded_digests(self.folder / "loaded.json", found["Id"])
         state.update(id=found["Id"], source="built" if LABEL in labels else "pulled", digest=(digests or [""])[0])
         if LABEL in labels:
             state["ok"] = self.mode(image) != "pull" and labels[LABEL] == self.wanted_hash(image)
@@ -111,20 +126,6 @@ class Builder:
                 raise RefusedError(f"{image['name']}: pull of {self.full_reference(image)} failed: {why}. Hint: {hint}")
             self.say(image["name"], "registry does not answer, building")
         self.build(image)
-
-    def room(self, missing: int) -> list[str]:
-        """Why there is no room for images that are missing: Docker's own folder has too little free space."""
-        done = subprocess.run(
-            [self.docker, "info", "--format", "{{.DockerRootDir}}"], capture_output=True, text=True, check=False
-        )
-        root, wanted = done.stdout.strip() or "/var/lib/docker", float(self.settings["min_free_gib"])
-        free = shutil.disk_usage(root).free / 2**30 if Path(root).exists() else wanted
-        if not missing or free >= wanted:
-            return []
-        return [
-            f"{root} has {free:.1f} GiB free, {wanted:g} are wanted for images. "
-            "Hint: free space there, or lower images_min_free_gib"
-        ]
 
     def pull(self, image: dict[str, Any]) -> str | None:
         """Pull; None when it worked, else what the engine said."""
@@ -249,14 +250,11 @@ class Builder:
         suite, mirror = self.settings["base_suite"], self.mirror()
         files = {
             "apt_sources": f"deb {mirror} {suite} main\n",
-            "apt_conf": subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout,
+            "apt_conf": apt_settings()
+            + 'Dir::Etc::SourceList "/run/secrets/apt_sources";\nDir::Etc::SourceParts "/dev/null";\n',
             "build_env": "",
             "pip_conf": "",
         }
-        kept = re.compile(r"Acquire::(https?::Proxy|Check-Valid-Until|Retries)")
-        lines = [line for line in files["apt_conf"].splitlines() if kept.match(line)]
-        lines += ['Dir::Etc::SourceList "/run/secrets/apt_sources";', 'Dir::Etc::SourceParts "/dev/null";']
-        files["apt_conf"] = "".join(line + "\n" for line in lines)
         env = {
             k: v
             for k, v in os.environ.items()
@@ -346,7 +344,7 @@ def main() -> None:
     """Look at every image; get what is missing, all side by side; report each."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["inspected", "present"], "default": "present"},
+            "state": {"type": "str", "choices": ["inspected", "present", "wanted", "base"], "default": "present"},
             "settings": {"type": "dict", "required": True},
         },
         supports_check_mode=True,
@@ -355,11 +353,19 @@ def main() -> None:
     images = settings["images"]
     working = module.params["state"] == "present" and not module.check_mode
     builder = Builder(settings, Progress(Path(settings["folder"]) / "progress.json") if working else None)
+    if module.params["state"] == "wanted":
+        module.exit_json(changed=False, images=[builder.wanted(i) for i in images])
+    if module.params["state"] == "base":
+        try:
+            base = f"debian:{settings['base_suite']}" if module.check_mode else builder.base("base")
+            module.exit_json(changed=False, base=base, mirror=builder.mirror(), apt_settings=apt_settings())
+        except RefusedError as error:
+            module.fail_json(msg=str(error))
     before = {i["name"]: builder.look(i) for i in images}
     missing = [name for name, state in before.items() if not state["ok"]]
     problems: list[str] = []
     if working:
-        problems = builder.room(len(missing))
+        problems = no_room(builder.docker, float(settings["min_free_gib"])) if missing else []
         if problems:
             module.fail_json(msg="; ".join(problems), missing=missing)
         with concurrent.futures.ThreadPoolExecutor(max_workers=max(len(missing), 1)) as pool:

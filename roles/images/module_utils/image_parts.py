@@ -74,6 +74,37 @@ def inspect(docker: str, reference: str) -> dict[str, Any] | None:
     return found
 
 
+def no_room(docker: str, wanted: float) -> list[str]:
+    """Why there is no room for missing images: Docker's own folder has less free space than wanted (GiB)."""
+    done = subprocess.run(
+        [docker, "info", "--format", "{{.DockerRootDir}}"], capture_output=True, text=True, check=False
+    )
+    root = done.stdout.strip() or "/var/lib/docker"
+    free = shutil.disk_usage(root).free / 2**30 if Path(root).exists() else wanted
+    if free >= wanted:
+        return []
+    return [
+        f"{root} has {free:.1f} GiB free, {wanted:g} are wanted for images. "
+        "Hint: free space there, or lower images_min_free_gib"
+    ]
+
+
+def loaded_digests(record: Path, image_id: str) -> list[str]:
+    """Registry digests of an image that came in a file: the engine keeps those of pulled images only."""
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [str(digest) for digest in known.get(image_id, [])]
+
+
+def apt_settings() -> str:
+    """The host's apt settings that reaching its mirror takes: proxies, retries, and how stale an index may be."""
+    kept = re.compile(r"Acquire::(https?::Proxy|Check-Valid-Until|Retries)")
+    dumped = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
+    return "".join(line + "\n" for line in dumped.splitlines() if kept.match(line))
+
+
 def host_mirror(etc: Path = Path("/etc")) -> str:
     """The mirror from which this Debian host takes its own release's `main`, or an empty string.
 
@@ -107,7 +138,8 @@ def host_mirror(etc: Path = Path("/etc")) -> str:
 def inputs_hash(context: Path, args: dict[str, str], base: str) -> str:
     """SHA-256 over the Dockerfile's folder, its arguments and the base's recipe; not over mirrors or CAs."""
     digest = hashlib.sha256(base.encode())
-    for path in sorted(p for p in context.rglob("*") if p.is_file()):
+    # What Python leaves beside a file it has read is no input.
+    for path in sorted(p for p in context.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
         digest.update(str(path.relative_to(context)).encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(json.dumps(args, sort_keys=True).encode())
     return digest.hexdigest()

@@ -104,6 +104,9 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
         "network": settings["network"],
         "restart_policy": settings["restart_policy"],
         "device_requests": [],
+        # Beside its GPU: CPUs and memory of the same NUMA node.
+        "cpus": instance.get("cpus") or "",
+        "mems": ",".join(str(node) for node in instance.get("numa_nodes") or []),
         "site": settings["site"],
         "served_names": instance["served_names"],
     }

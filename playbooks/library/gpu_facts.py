@@ -1,0 +1,202 @@
+#!/usr/bin/python
+"""Read the NVIDIA GPUs of a host into facts; whatever is wrong with them is a named problem."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils import nvidia_smi
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+---
+module: gpu_facts
+short_description: The NVIDIA GPUs of a host as facts
+description:
+  - Reads C(nvidia-smi), C(/proc) and C(/sys) into C(ansible_facts.gpu) - driver versions, GPUs with UUID, memory,
+    compute capability, MIG, NUMA node and processes, the links between them, and C(problems).
+  - Never fails for what it finds.
+options:
+  timeout:
+    description: Seconds for one call of nvidia-smi.
+    type: int
+    default: 30
+author:
+  - deployctl
+"""
+
+FIELDS = ["index", "uuid", "name", "memory.total", "memory.used", "pci.bus_id", "mig.mode.current", "compute_cap"]
+DISPLAY, BRIDGE, VENDOR = ("0x0300", "0x0302"), "0x0680", "0x10de"
+TIMEOUT = "timeout"
+
+
+def run(timeout: int, *arguments: str) -> tuple[str, str]:
+    """Output of nvidia-smi, both streams, and why there is none: `absent`, `timeout` or nothing."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "", TIMEOUT
+    except OSError:
+        return "", "absent"
+    return done.stdout.decode("utf-8", errors="replace"), ""
+
+
+def text(path: str) -> str:
+    """A small file of the kernel; empty when it cannot be read."""
+    try:
+        return Path(path).read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def bus() -> tuple[list[dict[str, Any]], bool]:
+    """NVIDIA's GPUs on the PCI bus, and whether there is an NVSwitch."""
+    found, switch = [], False
+    for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
+        if text(f"{device}/vendor") != VENDOR:
+            continue
+        kind, node = text(f"{device}/class")[:6], text(f"{device}/numa_node")
+        switch = switch or kind == BRIDGE
+        if kind in DISPLAY:
+            numa = int(node) if re.fullmatch(r"\d+", node) else None
+            found.append({"address": device.name.lower(), "device": text(f"{device}/device"), "numa_node": numa})
+    return found, switch
+
+
+def kernel_module() -> tuple[str | None, bool | None]:
+    """Version of the loaded module, and whether it is the open one."""
+    told = text("/proc/driver/nvidia/version")
+    found = re.search(r"Kernel Module(?: for \w+)?\s+(\d+\.\d+(?:\.\d+)?)", told)
+    version = text("/sys/module/nvidia/version") or (found.group(1) if found else "")
+    return version or None, ("Open Kernel Module" in told) if told else None
+
+
+def library() -> str | None:
+    """Version of the management library on disk."""
+    for pattern in ("lib/*/libnvidia-ml.so.*.*", "lib64/libnvidia-ml.so.*.*", "lib/libnvidia-ml.so.*.*"):
+        for path in sorted(Path("/usr").glob(pattern)):
+            return path.name.split(".so.")[1]
+    return None
+
+
+def gpus(timeout: int) -> dict[str, Any]:
+    """Ask nvidia-smi in three ways, the fullest first; {driver, cuda, gpus, problems}."""
+    told, why = run(timeout, "-q", "-x")
+    found: dict[str, Any] = {"driver": None, "cuda": None, "gpus": [], "problems": []}
+    if why == "absent":
+        found["problems"].append(
+            nvidia_smi.problem("no_nvidia_smi", "nvidia-smi is not installed", "`deployctl up` installs the driver")
+        )
+        return found
+    whole = nvidia_smi.from_xml(told)
+    if whole is not None:
+        found.update(whole)
+        named = nvidia_smi.failure(re.sub(r"(?s)<nvidia_smi_log.*</nvidia_smi_log>", "", told))
+        found["problems"] += [named] if named else []
+    else:
+        shorter = _shorter(timeout, found)
+        named = nvidia_smi.failure(told) or nvidia_smi.failure(shorter)
+        if named:
+            found["problems"].append(named)
+        elif why == TIMEOUT:
+            what = f"nvidia-smi did not answer within {timeout} s"
+            found["problems"].append(
+                nvidia_smi.problem(TIMEOUT, what, "the driver hangs: see dmesg; a reboot may help")
+            )
+        elif not found["gpus"]:
+            line = (told.strip().splitlines() or ["nothing"])[-1][:200]
+            found["problems"].append(nvidia_smi.problem("unreadable", f"nvidia-smi said: {line}", "run it by hand"))
+    return found
+
+
+def _shorter(timeout: int, found: dict[str, Any]) -> str:
+    fields, said = list(FIELDS), ""
+    while fields and not found["gpus"]:
+        told, why = run(timeout, f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
+        said += told
+        found["gpus"] = nvidia_smi.from_csv(told, fields)
+        unknown = re.search(r'Field "([\w.]+)" is not a valid field', told)
+        if why or not unknown or unknown.group(1) not in fields:
+            break
+        fields.remove(unknown.group(1))
+    if found["gpus"]:
+        version = run(timeout, "--query-gpu=driver_version", "--format=csv,noheader")[0].strip().splitlines()
+        found["driver"] = version[0] if version and re.fullmatch(r"[\d.]+", version[0]) else None
+    else:
+        told, _why = run(timeout, "-L")
+        said += told
+        found["gpus"] = nvidia_smi.from_list(told)
+    return said
+
+
+def links(timeout: int, found: list[dict[str, Any]], on_bus: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Links between GPUs by UUID; NUMA node and CPUs are written into the GPUs."""
+    told = nvidia_smi.topology(run(timeout, "topo", "-m")[0]) if found else {"links": {}, "cpus": {}, "numa": {}}
+    nodes = {one["address"]: one["numa_node"] for one in on_bus}
+    for one in found:
+        node = nodes.get(one["pci"])
+        one["numa_node"] = told["numa"].get(one["index"]) if node is None else node
+        cpus = text(f"/sys/devices/system/node/node{one['numa_node']}/cpulist") if one["numa_node"] is not None else ""
+        one["cpus"] = told["cpus"].get(one["index"]) or cpus or None
+    uuids = {one["index"]: one["uuid"] for one in found if one["uuid"]}
+    return [
+        {"a": uuids[i], "b": uuids[j], "kind": kind}
+        for (i, j), kind in sorted(told["links"].items())
+        if i < j and i in uuids and j in uuids
+    ]
+
+
+def look(timeout: int) -> dict[str, Any]:
+    """Everything, as the facts have it."""
+    on_bus, switch = bus()
+    module, opened = kernel_module()
+    nouveau = Path("/sys/module/nouveau").is_dir()
+    told = gpus(timeout)
+    found, problems = told["gpus"], told["problems"]
+    connections = links(timeout, found, on_bus)
+    problems += nvidia_smi.judged(found)
+    if nouveau:
+        what, hint = "the nouveau driver is loaded", "`deployctl up` turns it off; a reboot is needed"
+        problems.append(nvidia_smi.problem("nouveau_loaded", what, hint))
+    silent = [one for one in on_bus if one["address"] not in {gpu["pci"] for gpu in found}]
+    # Only where the driver answers at all: without it no GPU does.
+    for one in silent if found else []:
+        if not any(p["gpu"] == one["address"] for p in problems):
+            what = f"a GPU on the bus ({one['address']}) is not known to the driver"
+            problems.append(nvidia_smi.problem("gpu_lost", what, nvidia_smi.FAILURES[1][3], one["address"]))
+    disk = library()
+    if module and disk and module != disk and not any(p["code"] == "version_mismatch" for p in problems):
+        what = f"library {disk} and loaded kernel module {module} are of different versions"
+        problems.append(nvidia_smi.problem("version_mismatch", what, nvidia_smi.FAILURES[0][3]))
+    if not found and not on_bus and not problems:
+        problems.append(nvidia_smi.problem("no_gpu", "there is no NVIDIA GPU on the bus", "see `lspci -d 10de:`"))
+    return {
+        "driver": {
+            "version": told["driver"],
+            "cuda": told["cuda"],
+            "module": module,
+            "library": disk,
+            "open": opened,
+        },
+        "nouveau": nouveau,
+        "nvswitch": switch,
+        "pci": on_bus,
+        "gpus": found,
+        "links": connections,
+        "problems": problems,
+    }
+
+
+def main() -> None:
+    """Look, and tell."""
+    module = AnsibleModule(argument_spec={"timeout": {"type": "int", "default": 30}}, supports_check_mode=True)
+    module.exit_json(changed=False, ansible_facts={"gpu": look(module.params["timeout"])})
+
+
+if __name__ == "__main__":
+    main()

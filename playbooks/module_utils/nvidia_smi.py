@@ -1,0 +1,281 @@
+"""What nvidia-smi prints -> plain data. Text in, data out; what cannot be read is a problem, never an exception.
+
+Field names of the XML have changed over the driver branches (450 to 615); each is looked for under all its names.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+Problem = dict[str, Any]
+
+# What it prints instead of answering -> (code, what, hint). The first that fits counts.
+FAILURES = (
+    (
+        r"driver/library version mismatch",
+        "version_mismatch",
+        "the NVIDIA library and the loaded kernel module are of different versions",
+        "reboot, or reload the nvidia modules once no process uses a GPU; keep the packages held",
+    ),
+    (
+        r"GPU is lost|fallen off the bus|Unable to determine the device handle",
+        "gpu_lost",
+        "a GPU does not answer any more",
+        "drain the host and power it off and on; if it happens again, the GPU, riser or power supply is at fault",
+    ),
+    (
+        r"couldn't communicate with the NVIDIA driver|Driver Not Loaded|blocked by the operating system"
+        r"|Failed to initialize NVML: (?:Unknown Error|Driver)",
+        "driver_not_loaded",
+        "nvidia-smi is there, and the driver's kernel module does not answer it",
+        "see `dkms status` and `dmesg | grep -i nvrm`; a driver that was just installed may need a reboot",
+    ),
+    (
+        r"Insufficient Permissions|No permission",
+        "no_permission",
+        "this user may not ask the driver",
+        "use a user who may open /dev/nvidiactl, or become root",
+    ),
+    (r"No devices were found", "no_gpu", "the driver runs and finds no GPU", "see `lspci -d 10de:` and dmesg"),
+)
+NOTHING = re.compile(
+    r"^\[?\s*(?:N/?A|ERR!?|Unknown Error|Not Supported|Requested functionality.*|Insufficient Permissions|GPU is lost"
+    r"|GPU requires reset|Unknown|None)\s*\]?$",
+    re.IGNORECASE,
+)
+BROKEN = re.compile(r"ERR!|Unknown Error|GPU is lost|requires reset", re.IGNORECASE)
+
+
+def problem(code: str, what: str, hint: str = "", gpu: str | None = None) -> Problem:
+    """One problem as data."""
+    return {"code": code, "what": what, "hint": hint, "gpu": gpu}
+
+
+def failure(text: str) -> Problem | None:
+    """Name the problem that an output tells of; None when it tells of none that is known."""
+    for pattern, code, what, hint in FAILURES:
+        if re.search(pattern, text, re.IGNORECASE):
+            told = re.search(r"GPU\s*([0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9])", text)
+            library = re.search(r"NVML library version:\s*([\d.]+)", text)
+            more = f" (library {library.group(1)})" if library and code == "version_mismatch" else ""
+            return problem(code, what + more, hint, bus_id(told.group(1)) if told else None)
+    return None
+
+
+def bus_id(text: str) -> str:
+    """PCI address as the kernel writes it: 00000000:C1:00.0 -> 0000:c1:00.0."""
+    found = re.search(r"([0-9A-Fa-f]{4,8}):([0-9A-Fa-f]{2}):([0-9A-Fa-f]{2})\.([0-9A-Fa-f])", text)
+    if not found:
+        return text.strip().lower()
+    domain, bus, slot, function = found.groups()
+    return f"{domain[-4:]}:{bus}:{slot}.{function}".lower()
+
+
+def mib(text: str) -> int | None:
+    """An amount of memory in MiB, whatever its unit; None when it is no amount."""
+    found = re.match(r"^\s*([\d.]+)\s*([KMGT]?i?B)?\s*$", text or "")
+    if not found:
+        return None
+    factor = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}.get((found.group(2) or "M")[0], 1)
+    try:
+        return int(float(found.group(1)) * factor)
+    except ValueError:
+        return None
+
+
+def value(text: str | None) -> str | None:
+    """A field's text; None when it says that there is nothing."""
+    text = (text or "").strip()
+    return None if not text or NOTHING.match(text) else text
+
+
+def gpu(index: int) -> dict[str, Any]:
+    """A GPU of which nothing is known yet."""
+    return {
+        "index": index,
+        "uuid": None,
+        "name": None,
+        "memory_total_mib": None,
+        "memory_used_mib": None,
+        "compute_capability": None,
+        "pci": None,
+        "mig": None,
+        "mig_devices": [],
+        "numa_node": None,
+        "cpus": None,
+        "processes": [],
+        "usable": False,
+        "problems": [],
+    }
+
+
+def _whole_xml(text: str) -> ElementTree.Element | None:
+    start, end = text.find("<nvidia_smi_log"), text.rfind("</nvidia_smi_log>")
+    if start < 0 or end < 0:
+        return None
+    # Without the document type, so that nothing outside is named; control characters stand in broken inforoms.
+    body = re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd]", "?", text[start : end + len("</nvidia_smi_log>")])
+    body = re.sub(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9A-Fa-f]+);)", "&amp;", body)
+    try:
+        return ElementTree.fromstring(body)  # noqa: S314
+    except ElementTree.ParseError:
+        return None
+
+
+def _first(node: ElementTree.Element, *paths: str) -> str:
+    for path in paths:
+        found = (node.findtext(path) or "").strip()
+        if found:
+            return found
+    return ""
+
+
+def from_xml(text: str) -> dict[str, Any] | None:
+    """`nvidia-smi -q -x` -> {driver, cuda, gpus}; None when it is no whole document."""
+    root = _whole_xml(text)
+    if root is None:
+        return None
+    gpus = [_gpu_of_xml(node, place) for place, node in enumerate(root.findall("gpu"))]
+    return {"driver": value(_first(root, "driver_version")), "cuda": value(_first(root, "cuda_version")), "gpus": gpus}
+
+
+def _gpu_of_xml(node: ElementTree.Element, place: int) -> dict[str, Any]:
+    found = gpu(place)
+    total, used = _first(node, "fb_memory_usage/total"), _first(node, "fb_memory_usage/used")
+    mode = _first(node, "mig_mode/current_mig").lower()
+    found |= {
+        "uuid": value(_first(node, "uuid")),
+        "name": value(_first(node, "product_name")),
+        "memory_total_mib": mib(total),
+        "memory_used_mib": mib(used),
+        "compute_capability": value(_first(node, "compute_cap", "cuda_compute_capability")),
+        "pci": bus_id(node.get("id") or _first(node, "pci/pci_bus_id", "pci/bus_id")),
+        "mig": mode if mode in ("enabled", "disabled") else None,
+        "mig_devices": [_mig(one, found) for one in node.findall("mig_devices/mig_device")],
+        "processes": [p for p in map(_process, node.findall("processes/process_info")) if p],
+    }
+    for name, told in (
+        ("product_name", _first(node, "product_name")),
+        ("uuid", _first(node, "uuid")),
+        ("memory", total),
+    ):
+        if BROKEN.search(told):
+            found["problems"].append("gpu_lost" if "lost" in told.lower() else "gpu_error")
+            found["name"] = found["name"] if name != "product_name" else None
+    return found
+
+
+def _mig(node: ElementTree.Element, parent: dict[str, Any]) -> dict[str, Any]:
+    name = _first(node, "name", "profile_name") or f"MIG {_first(node, 'index')}".strip()
+    return {
+        "uuid": value(_first(node, "uuid")),
+        "name": name,
+        "memory_total_mib": mib(_first(node, "fb_memory_usage/total")),
+    }
+
+
+def _process(node: ElementTree.Element) -> dict[str, Any] | None:
+    pid = _first(node, "pid")
+    if not pid.isdigit():
+        return None
+    name, kind, used = _first(node, "process_name"), _first(node, "type"), _first(node, "used_memory")
+    return {"pid": int(pid), "name": value(name), "type": value(kind), "memory_mib": mib(used)}
+
+
+def from_csv(text: str, fields: list[str]) -> list[dict[str, Any]]:
+    """`nvidia-smi --query-gpu=FIELDS --format=csv,noheader[,nounits]` -> GPUs; lines that do not fit are left out."""
+    found = []
+    for row in csv.reader(text.splitlines(), skipinitialspace=True):
+        if len(row) != len(fields) or "," in fields:
+            continue
+        told = dict(zip(fields, (cell.strip() for cell in row)))  # noqa: B905 - Python 3.9 runs on hosts
+        if not told.get("index", "").isdigit() and not told.get("uuid", "").startswith("GPU-"):
+            continue
+        one = gpu(int(told["index"]) if told.get("index", "").isdigit() else len(found))
+        mode = told.get("mig.mode.current", "").lower()
+        one |= {
+            "uuid": value(told.get("uuid")),
+            "name": value(told.get("name")),
+            "memory_total_mib": mib(told.get("memory.total", "")),
+            "memory_used_mib": mib(told.get("memory.used", "")),
+            "compute_capability": value(told.get("compute_cap")),
+            "pci": bus_id(told["pci.bus_id"]) if value(told.get("pci.bus_id")) else None,
+            "mig": mode if mode in ("enabled", "disabled") else None,
+        }
+        for cell in told.values():
+            if BROKEN.search(cell):
+                one["problems"].append("gpu_lost" if "lost" in cell.lower() else "gpu_error")
+        found.append(one)
+    return found
+
+
+def from_list(text: str) -> list[dict[str, Any]]:
+    """`nvidia-smi -L` -> GPUs with their names, UUIDs and MIG devices."""
+    found: list[dict[str, Any]] = []
+    for line in text.splitlines():
+        whole = re.match(r"^GPU (\d+): (.*?) \(UUID: (GPU-[^)\s]+)\)", line)
+        part = re.match(r"^\s+(MIG .*?)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)", line)
+        if whole:
+            one = gpu(int(whole.group(1)))
+            one |= {"name": value(whole.group(2)), "uuid": whole.group(3)}
+            found.append(one)
+        elif part and found:
+            found[-1]["mig"] = "enabled"
+            found[-1]["mig_devices"].append({"uuid": part.group(2), "name": part.group(1), "memory_total_mib": None})
+    return found
+
+
+def topology(text: str) -> dict[str, Any]:
+    """`nvidia-smi topo -m` -> {links: {(i, j): kind}, cpus: {i: text}, numa: {i: node}} by GPU index."""
+    links: dict[Any, str] = {}
+    cpus: dict[int, str] = {}
+    numa: dict[int, int] = {}
+    columns: list[str] = []
+    for raw in text.splitlines():
+        line = re.sub(r"\x1b\[[0-9;]*m", "", raw).rstrip()
+        cells = [c.strip() for c in line.split("\t")] if "\t" in line else re.split(r"\s{2,}", line)
+        names = [c for c in cells if c]
+        if not columns and names and re.fullmatch(r"GPU\d+", names[0]) and (len(names) == 1 or names[1] != "X"):
+            columns = names
+            continue
+        if not columns or not names or not re.fullmatch(r"GPU\d+", names[0]):
+            continue
+        index, cells = int(names[0][3:]), names[1:]
+        for name, cell in zip(columns, cells):  # noqa: B905 - Python 3.9 runs on hosts
+            if re.fullmatch(r"GPU\d+", name) and re.fullmatch(r"NV\d+|PIX|PXB|PHB|NODE|SYS", cell):
+                links[index, int(name[3:])] = cell
+            elif name.startswith("CPU Affinity") and re.fullmatch(r"[\d,\-]+", cell):
+                cpus[index] = cell
+            elif name.startswith("NUMA Affinity") and re.fullmatch(r"\d+", cell):
+                numa[index] = int(cell)
+    return {"links": links, "cpus": cpus, "numa": numa}
+
+
+def judged(found: list[dict[str, Any]]) -> list[Problem]:
+    """Say which GPUs can be used, and name what is wrong with the others; changes `usable` and `problems` in them."""
+    problems, seen = [], set()
+    for one in found:
+        where = one["uuid"] or one["pci"]
+        label = f"GPU {one['index']}" + (f" ({one['pci']})" if one["pci"] else "")
+        if "gpu_lost" in one["problems"]:
+            problems.append(problem("gpu_lost", f"{label} is lost", FAILURES[1][3], where))
+        elif one["uuid"] is None:
+            one["problems"].append("gpu_error")
+            problems.append(
+                problem("gpu_error", f"{label} tells no UUID", "see dmesg; a reset or reboot may help", where)
+            )
+        elif one["uuid"] in seen:
+            one["problems"].append("gpu_error")
+            problems.append(problem("gpu_error", f"{label} has the UUID of another GPU", "see dmesg", where))
+        elif one["problems"] or (one["memory_total_mib"] is None and not one["mig_devices"]):
+            one["problems"] = one["problems"] or ["gpu_error"]
+            problems.append(
+                problem("gpu_error", f"{label} does not tell its memory, or fails in other fields", "see dmesg", where)
+            )
+        seen.add(one["uuid"])
+        one["problems"] = sorted(set(one["problems"]))
+        one["usable"] = not one["problems"]
+    return problems

@@ -78,9 +78,13 @@ def _gpus(told: Teller, gpu: Mapping[str, Any], needs: Mapping[str, Any], *, ins
     if missing and installed:
         hint = "correct `devices` in the inventory, or look for the GPU: lspci, dmesg"
         told.say("gpus", "problem", f"planned and not there: {', '.join(missing)}", hint, blocks=True)
-    elif missing and not installed:
-        found = len(gpu.get("pci") or [])
-        told.say("gpus", "hint", f"{found} on the bus; they are known once the driver is there")
+    elif missing and "pci" in gpu:
+        found = len(gpu["pci"])
+        if found:
+            told.say("gpus", "hint", f"{found} on the bus", "they are known once the driver is there")
+        else:
+            hint = "correct `devices` in the inventory, or look for the GPU: lspci -d 10de:"
+            told.say("gpus", "problem", "no NVIDIA GPU is on the bus", hint, blocks=True)
 
 
 def _packages(told: Teller, look: Mapping[str, Any]) -> None:

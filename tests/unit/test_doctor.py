@@ -288,6 +288,11 @@ def test_probes_that_broke_leave_lines_not_errors() -> None:
     assert {entry.check for entry in found if "could not be looked at" in entry.what} >= {"docker", "ports", "folders"}
 
 
+def test_a_host_without_any_gpu_is_not_a_bare_one() -> None:
+    told = line(lines(gpu=changed(NO_DRIVER, pci=[]), **BARE), "gpus")
+    assert (told.state, told.blocks) == ("problem", True)
+
+
 def test_disks_are_told_apart() -> None:
     folders = [{**entry, "device": at, "free_gib": 16.0 + at} for at, entry in enumerate(LOOK["folders"])]
     told = [(entry.state, entry.what.partition(",")[0]) for entry in lines(folders=folders) if entry.check == "disk"]

@@ -56,6 +56,7 @@ def from_ansible(
         problems=problems,
         unreadable=any(p.what.startswith(sources.UNREADABLE) for p in problems),
         current=_current(current),
+        vouched=gpus is not None,
         gpus={str(host): plain(facts) for host, facts in (gpus or {}).items()},
     )
 

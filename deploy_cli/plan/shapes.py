@@ -55,6 +55,8 @@ class SiteInput:
     """Whether one of the files is no YAML: then nothing else can be judged."""
     current: Mapping[str, Placed] = field(default_factory=dict)
     """What runs now, by instance name; kept wherever it is still valid."""
+    vouched: bool = False
+    """Whether the user's variables were already checked: tasks that ran since have added some of their own."""
     gpus: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the module gpu_facts read, by host; hosts that were not looked at are planned as declared."""
 

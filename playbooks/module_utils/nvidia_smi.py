@@ -120,7 +120,7 @@ def _whole_xml(text: str) -> ElementTree.Element | None:
     body = re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd]", "?", text[start : end + len("</nvidia_smi_log>")])
     body = re.sub(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9A-Fa-f]+);)", "&amp;", body)
     try:
-        return ElementTree.fromstring(body)  # noqa: S314
+        return ElementTree.fromstring(body)  # noqa: S314 - a local program's output, without its document type
     except ElementTree.ParseError:
         return None
 

@@ -51,7 +51,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         data, run_dir = outcome.as_dict(), _run_dir()
         # Only its owner may read it: a plan holds what the user put into `env`.
         paths.write_private(run_dir / "plan.json", json.dumps(data, indent=2) + "\n")
-        inputs = inputs_digest(known, outcome, content_digest(ROLES.parent))
+        # The first plan's: tasks that ran since have added variables of their own.
+        inputs = made.get("inputs") or inputs_digest(known, outcome, content_digest(ROLES.parent))
         return result | {"changed": False, "plan": data, "run_dir": str(run_dir), "inputs": inputs}
 
 

@@ -62,7 +62,7 @@ def pack(writer: Writer, reference: str, level: int, say: Callable[[str], None])
     known = inspect(reference)
     layer_ids: list[str] = known["RootFS"]["Layers"]
     missing = [layer for layer in dict.fromkeys(layer_ids) if layer not in writer.keys and not _taken(writer, layer)]
-    config = writer.keys.get(known["Id"])
+    config = writer.keys.get(known["Id"]) or _taken_config(writer, known["Id"])
     if missing or config is None:
         config = _save(writer, reference, known, level, say)
     labels = (known.get("Config") or {}).get("Labels") or {}
@@ -84,26 +84,22 @@ def _taken(writer: Writer, layer_id: str) -> bool:
     return writer.take(layer_name(layer_id), layer_id)
 
 
+def _taken_config(writer: Writer, image_id: str) -> str | None:
+    held = writer.earlier.manifest["images"] if writer.earlier else []
+    name = next((str(image["config"]) for image in held if image["id"] == image_id), None)
+    return name if name and writer.take(name, image_id) else None
+
+
 def _save(writer: Writer, reference: str, known: dict[str, Any], level: int, say: Callable[[str], None]) -> str:
     """Read `docker save` once, keep every layer that is not in yet; return the member of the configuration."""
-    seen, done = _Saved(), 0
-
-    def tell(more: int) -> None:
-        say(f"{reference}: {human(done + more)} of {human(known['Size'])}")
-
     with (
         tempfile.TemporaryFile() as told,
         subprocess.Popen(["docker", "save", reference], stdout=subprocess.PIPE, stderr=told) as process,
     ):
         try:
             say(f"{reference}: the engine writes it out ({human(known['Size'])})")
-            with tarfile.open(fileobj=process.stdout, mode="r|", bufsize=BLOCK) as tar:
-                for member in tar:
-                    if member.issym() or member.islnk():
-                        seen.links[member.name] = member.linkname
-                    elif handle := tar.extractfile(member):
-                        _keep(writer, seen, member, handle, level, tell)
-                        done += member.size
+            total = human(known["Size"])
+            seen = read_saved(process.stdout, writer, level, lambda done: say(f"{reference}: {human(done)} of {total}"))
         except tarfile.TarError as error:
             process.kill()
             raise DeployctlError(f"docker save {reference} ended early: {_text(told) or error}", ROOM) from error
@@ -115,18 +111,41 @@ def _save(writer: Writer, reference: str, known: dict[str, Any], level: int, say
     return _finish(writer, reference, known, seen)
 
 
+def read_saved(stream: IO[bytes] | None, writer: Writer, level: int, tell: Callable[[int], None]) -> _Saved:
+    """Take in what `docker save` writes; layers go into the bundle as they come. tarfile.TarError."""
+    seen, done = _Saved(), 0
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK) as tar:
+        for member in tar:
+            if member.issym() or member.islnk():
+                seen.links[member.name] = member.linkname
+            elif handle := tar.extractfile(member):
+                _keep(writer, seen, member, handle, level, lambda more, base=done: tell(base + more))  # type: ignore[misc]
+                done += member.size
+    while stream and stream.read(BLOCK):
+        pass  # what follows the end of a tar file is padding, and the engine wants to be rid of it
+    return seen
+
+
 def _text(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace").strip()
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except ValueError:
+        return len(data) < tarfile.BLOCKSIZE  # no tar file is as small
+    return True
 
 
 def _keep(
     writer: Writer, seen: _Saved, member: tarfile.TarInfo, handle: IO[bytes], level: int, tell: Callable[[int], None]
 ) -> None:
     """Sort one file of the stream: text is remembered, a layer goes into the bundle unless it is there."""
-    first = handle.read(BLOCK)
-    if member.size <= LARGEST_TEXT and (first[:1] in (b"{", b"[") or not first or member.size < tarfile.BLOCKSIZE):
-        seen.texts[member.name] = first + handle.read()
+    first = handle.read(LARGEST_TEXT if member.size <= LARGEST_TEXT else BLOCK)
+    if len(first) == member.size and _is_text(first):
+        seen.texts[member.name] = first
         return
     packed = first.startswith(GZIP_MAGIC)
     plain, unpack = hashlib.sha256(), zlib.decompressobj(16 + zlib.MAX_WBITS)

@@ -343,14 +343,5 @@ def test_rejected_is_exit_code_4(site: Site) -> None:
     assert site.acceptance()["verdict"] == "rejected"
 
 
-def test_down_leaves_no_container_and_no_network(site: Site, engine: docker.DockerClient) -> None:
-    site.deployctl("down")
-    assert engine.containers.list(all=True, filters={"label": "deployctl.site=local"}) == []
-    assert engine.networks.list(names=["deployctl"]) == []
-    assert engine.images.list("haproxy")
-    assert list(Path("/var/lib/deployctl/models").glob("synthetic*"))
-    site.deployctl("down")
-
-
 if __name__ == "__main__":
     sys.exit(pytest.main([__file__]))

@@ -49,9 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "at": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
             "site": plan["site"],
             "verdict": judged["verdict"],
-            "taken_back": [
-                aside["name"] for host in plan["hosts"] for aside in hostvars[host].get("vllm_aside") or []
-            ],
+            "taken_back": [aside["name"] for host in plan["hosts"] for aside in hostvars[host].get("vllm_aside") or []],
             "failed_checks": [check["id"] for check in judged["checks"] if not check["ok"]],
             "deployctl": {"version": importlib.metadata.version("deployctl"), "content": content_digest(ROOT)[:16]},
             "groups": settings["groups"],

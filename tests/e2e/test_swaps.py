@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ import docker
 import pytest
 import requests
 import yaml
-from conftest import REPO, Site, instances
-
-sys.path.insert(0, str(REPO / "tests/faults"))
-
 from load import Load
+from stack import REPO, Site, instances
 
 STRICT = "acceptance_load_ttft_p95_ms_max=0.001"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import docker
-from conftest import Site
+from stack import Site
 
 
 def test_down_leaves_no_container_and_no_network(site: Site, engine: docker.DockerClient) -> None:

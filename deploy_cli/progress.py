@@ -156,12 +156,14 @@ class Progress:
         result: Mapping[str, Any] = data.get("res") or {}
         diff, self._diffs = "\n".join(self._diffs), []
         if kind == "runner_on_ok":
+            # What a playbook has to say to whoever watches.
+            told = str(result.get("msg") or "") if str(data.get("task_action")).endswith("debug") else ""
             if result.get("changed"):
                 self.changes.append(to_change(data, diff))
                 self.changed[host] = self.changed.get(host, 0) + 1
-                return [Note("changed", title, host, seconds)]
-            if str(data.get("task_action")).endswith("debug"):  # what a playbook has to say to whoever watches
-                return [Note("told", title, host, seconds, str(result.get("msg") or ""))]
+                return [Note("changed", told or title, host, seconds)]
+            if told:
+                return [Note("told", title, host, seconds, told)]
             return [Note("slow", title, host, seconds)] if seconds > LONG_SECONDS else []
         if kind == "runner_on_skipped":
             return []

@@ -17,6 +17,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     shutil.copytree(REPO / "inventories", root / "inventories")
     made = Site(root)
     yield made
+    shutil.copytree(REPO / "inventories", root / "inventories", dirs_exist_ok=True)  # one that can be planned
     made.deployctl("down", code=None)
 
 

@@ -97,9 +97,10 @@ def test_history_names_the_states_and_what_changed(site: Site) -> None:
 def test_rollback_returns_to_the_state_before_though_the_inventory_cannot_be_planned(
     site: Site, engine: docker.DockerClient
 ) -> None:
+    clients = load(site)
     site.models_file.write_text("models: [{name: broken}]\n")
     site.deployctl("up", code=2)
-    with load(site) as seen:
+    with clients as seen:
         printed = site.deployctl("rollback")
     none_failed(seen)
     assert "ACCEPTED" in printed

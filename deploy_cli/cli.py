@@ -28,6 +28,7 @@ def _inventories(_context: click.Context, _parameter: click.Parameter, incomplet
 INVENTORY = click.argument("inventory", type=click.Path(path_type=Path), shell_complete=_inventories)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FORCE = ("DEPLOYCTL_BUNDLE_FORCE", "1")
+GAP = ("DEPLOYCTL_ALLOW_GAP", "1")
 COMMON = (
     click.option(
         "-e", "--extra-vars", multiple=True, metavar="VARS", help="key=value, YAML/JSON or @file (repeatable)."
@@ -54,6 +55,13 @@ CHANGES = (
     *TAGS,
     click.option("-C", "--check", is_flag=True, help="Change nothing; say what would change."),
     click.option("-D", "--diff", is_flag=True, help="Show how files change."),
+)
+ALLOW_GAP = (
+    click.option(
+        "--allow-gap",
+        is_flag=True,
+        help="Let a model be away while its only replica is replaced, where HAProxy may not hold its requests.",
+    ),
 )
 
 
@@ -113,9 +121,9 @@ def plan(**options: Any) -> int:
 
 
 @cli.command()
-@_options(HOSTS, CHANGES, COMMON)
+@_options(HOSTS, CHANGES, ALLOW_GAP, COMMON)
 @click.option("--bundle", type=FILE, help="Take everything out of this file (see `bundle`); needs no network.")
-def up(bundle: Path | None, **options: Any) -> int:
+def up(bundle: Path | None, allow_gap: bool, **options: Any) -> int:
     """Bring the site to what the inventory says, and judge it.
 
     \b
@@ -124,7 +132,56 @@ def up(bundle: Path | None, **options: Any) -> int:
     deployctl up inventories/lenovo-sr675.yml --bundle lenovo-sr675.bundle.tar
     """
     chosen = (("DEPLOYCTL_BUNDLE", str(bundle.absolute())),) if bundle else ()
-    return _start("up", commands.site_run, options, environment=chosen)
+    return _start("up", commands.site_run, options, environment=(*chosen, *((GAP,) if allow_gap else ())))
+
+
+@cli.command()
+@_options(HOSTS, CHANGES, ALLOW_GAP, COMMON)
+def swap(allow_gap: bool, **options: Any) -> int:
+    """Replace the instances whose settings changed, one by one, while the others serve.
+
+    The same path as `up`: the first new instance of a model is the canary; a change that does not work is taken back.
+
+    
+    deployctl swap inventories/local.yml -C      # which instances would move
+    deployctl swap inventories/local.yml
+    """
+    return _start("swap", commands.site_run, options, environment=(GAP,) if allow_gap else ())
+
+
+@cli.command()
+@_options(HOSTS, CHANGES, ALLOW_GAP, COMMON)
+@click.option(
+    "--to", "state", default="", metavar="STATE", help="An id of `history`; default: the last accepted state."
+)
+def rollback(state: str, allow_gap: bool, **options: Any) -> int:
+    """Return to an accepted state, whatever the inventory says now.
+
+    In step with the last accepted state, the one before it is meant. The inventory is not changed: the next `up`
+    follows it again. How hosts are reached, and the keys, stay as the inventory has them.
+
+    
+    deployctl rollback inventories/local.yml
+    deployctl rollback inventories/local.yml --to 20261120T213900-up
+    """
+    chosen = (("DEPLOYCTL_STATE", state),) if state else ()
+    return _start("rollback", commands.site_run, options, environment=(*chosen, *((GAP,) if allow_gap else ())))
+
+
+@cli.command()
+@_options(HOSTS, COMMON)
+@click.argument("states", nargs=-1, metavar="[STATE STATE]")
+def history(states: tuple[str, ...], **options: Any) -> int:
+    """List the states that the site was judged in, newest first; of two states, say what differs.
+
+    
+    deployctl history inventories/local.yml
+    deployctl history inventories/local.yml 20261120T2139 20261121T0702
+    """
+    if len(states) not in (0, 2):
+        raise click.UsageError("history takes no state, or two to compare")
+    chosen = (("DEPLOYCTL_STATES", ",".join(states)),) if states else ()
+    return _start("history", commands.history, options, environment=chosen)
 
 
 @cli.command()

@@ -32,7 +32,8 @@ def test_every_playbook_has_a_command_and_the_reverse() -> None:
 def test_every_playbook_but_report_plans_first() -> None:
     for name in PLAYBOOKS:
         first = read_yaml(f"playbooks/{name}.yml")[0]
-        if name not in ("plan", "report"):  # a report is of a run that has planned already
+        # A report is of a run that has planned already; the past of a site is known though no plan can be made.
+        if name not in ("plan", "report", "history", "rollback"):
             assert first.get("ansible.builtin.import_playbook") == "plan.yml", f"playbooks/{name}.yml"
     assert read_yaml("playbooks/plan.yml")[0]["tags"] == ["always"]
 
@@ -110,7 +111,14 @@ def test_no_error_is_ignored() -> None:
     found += [
         line
         for line in lines_with(r"\bignore_unreachable\b", below(*FAMILY, suffixes=(".yml", ".j2")))
-        if not line.startswith(("playbooks/status.yml:", "playbooks/plays/look.yml:", "playbooks/plays/in_step.yml:"))
+        if not line.startswith(
+            (
+                "playbooks/status.yml:",
+                "playbooks/plays/look.yml:",
+                "playbooks/plays/in_step.yml:",
+                "playbooks/plays/kept.yml:",
+            )
+        )
     ]
     assert found == []
 

@@ -28,7 +28,7 @@ def _inventories(_context: click.Context, _parameter: click.Parameter, incomplet
 INVENTORY = click.argument("inventory", type=click.Path(path_type=Path), shell_complete=_inventories)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FORCE = ("DEPLOYCTL_BUNDLE_FORCE", "1")
-GAP = ("DEPLOYCTL_ALLOW_GAP", "1")
+SWITCHES = {"allow_gap": "DEPLOYCTL_ALLOW_GAP", "take_over": "DEPLOYCTL_TAKE_OVER"}
 COMMON = (
     click.option(
         "-e", "--extra-vars", multiple=True, metavar="VARS", help="key=value, YAML/JSON or @file (repeatable)."
@@ -56,12 +56,13 @@ CHANGES = (
     click.option("-C", "--check", is_flag=True, help="Change nothing; say what would change."),
     click.option("-D", "--diff", is_flag=True, help="Show how files change."),
 )
-ALLOW_GAP = (
+ROLLS = (
     click.option(
         "--allow-gap",
         is_flag=True,
         help="Let a model be away while its only replica is replaced, where HAProxy may not hold its requests.",
     ),
+    click.option("--take-over", is_flag=True, help="Go on though a run of a machine that is gone still has the hosts."),
 )
 
 
@@ -72,6 +73,11 @@ def _options(*groups: tuple[Decorator, ...]) -> Decorator:
         return function
 
     return add
+
+
+def _switches(options: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Take the options out that playbooks read from the environment."""
+    return tuple((variable, "1") for name, variable in SWITCHES.items() if options.pop(name))
 
 
 def _start(
@@ -121,9 +127,9 @@ def plan(**options: Any) -> int:
 
 
 @cli.command()
-@_options(HOSTS, CHANGES, ALLOW_GAP, COMMON)
+@_options(HOSTS, CHANGES, ROLLS, COMMON)
 @click.option("--bundle", type=FILE, help="Take everything out of this file (see `bundle`); needs no network.")
-def up(bundle: Path | None, allow_gap: bool, **options: Any) -> int:
+def up(bundle: Path | None, **options: Any) -> int:
     """Bring the site to what the inventory says, and judge it.
 
     \b
@@ -132,12 +138,12 @@ def up(bundle: Path | None, allow_gap: bool, **options: Any) -> int:
     deployctl up inventories/lenovo-sr675.yml --bundle lenovo-sr675.bundle.tar
     """
     chosen = (("DEPLOYCTL_BUNDLE", str(bundle.absolute())),) if bundle else ()
-    return _start("up", commands.site_run, options, environment=(*chosen, *((GAP,) if allow_gap else ())))
+    return _start("up", commands.site_run, options, environment=(*chosen, *_switches(options)))
 
 
 @cli.command()
-@_options(HOSTS, CHANGES, ALLOW_GAP, COMMON)
-def swap(allow_gap: bool, **options: Any) -> int:
+@_options(HOSTS, CHANGES, ROLLS, COMMON)
+def swap(**options: Any) -> int:
     """Replace the instances whose settings changed, one by one, while the others serve.
 
     The same path as `up`: the first new instance of a model is the canary; a change that does not work is taken back.
@@ -146,15 +152,15 @@ def swap(allow_gap: bool, **options: Any) -> int:
     deployctl swap inventories/local.yml -C      # which instances would move
     deployctl swap inventories/local.yml
     """
-    return _start("swap", commands.site_run, options, environment=(GAP,) if allow_gap else ())
+    return _start("swap", commands.site_run, options, environment=_switches(options))
 
 
 @cli.command()
-@_options(HOSTS, CHANGES, ALLOW_GAP, COMMON)
+@_options(HOSTS, CHANGES, ROLLS, COMMON)
 @click.option(
     "--to", "state", default="", metavar="STATE", help="An id of `history`; default: the last accepted state."
 )
-def rollback(state: str, allow_gap: bool, **options: Any) -> int:
+def rollback(state: str, **options: Any) -> int:
     """Return to an accepted state, whatever the inventory says now.
 
     In step with the last accepted state, the one before it is meant. The inventory is not changed: the next `up`
@@ -165,7 +171,7 @@ def rollback(state: str, allow_gap: bool, **options: Any) -> int:
     deployctl rollback inventories/local.yml --to 20261120T213900-up
     """
     chosen = (("DEPLOYCTL_STATE", state),) if state else ()
-    return _start("rollback", commands.site_run, options, environment=(*chosen, *((GAP,) if allow_gap else ())))
+    return _start("rollback", commands.site_run, options, environment=(*chosen, *_switches(options)))
 
 
 @cli.command()

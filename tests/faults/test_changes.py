@@ -200,12 +200,25 @@ def test_model_download_was_cut_off(faults: Faults) -> None:
     faults.site.deployctl("up")
 
 
-def test_two_operators_at_once(faults: Faults) -> None:
+@pytest.mark.parametrize("where", ["one checkout", "two machines"])
+def test_two_operators_at_once(faults: Faults, where: str) -> None:
     faults.site.write_models(shipped(context_length=1280))
-    with trial(faults, "two operators at once") as made:
+    with trial(faults, f"two operators at once, {where}") as made:
         first = made.strike(lambda: faults.site.start("swap"))
-        time.sleep(3)
-        assert str(first.pid) in faults.site.deployctl("swap", code=2)
+        if where == "one checkout":
+            time.sleep(3)
+            assert str(first.pid) in faults.site.deployctl("swap", code=2)
+        else:
+            # As from another machine: nothing is shared but the hosts.
+            while not Path("/var/lib/deployctl/operator.json").exists() and first.poll() is None:
+                time.sleep(0.1)
+            other = {**faults.site.env(), "DEPLOYCTL_RUNS_DIR": str(faults.site.root / "elsewhere")}
+            done = subprocess.run(
+                ["deployctl", "swap", str(faults.site.inventory)],
+                cwd=REPO, env=other, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 2, done.stdout[-2000:]
+            assert "another run works on this host" in done.stdout
         printed, _ = first.communicate(timeout=600)
         assert first.returncode == 0, printed[-2000:]
         made.until(both_up)

@@ -50,6 +50,7 @@ def from_ansible(
         hosts={host: read[host].plain for host in members},
         specs=known_specs,
         defaults=read[""].plain if members else {},
+        nullable=frozenset(name for name, value in defaults.items() if value is None),
         origin=lambda host, path: origin_of(raw.get(host, {}), read[host].tagged, path) if host in read else None,
         exists=lambda path: Path(path).exists(),
         base=str(Path(inventories[0]).absolute().parent) if inventories else "",

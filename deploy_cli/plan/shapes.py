@@ -43,6 +43,8 @@ class SiteInput:
     """Options of each role's argument spec."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Role defaults that the planner reads, rendered."""
+    nullable: frozenset[str] = frozenset()
+    """Role variables whose default is null: then null is a value that the user may write, too."""
     origin: Callable[[str, KeyPath], str | None] = lambda host, path: None
     """`file:line` of a host's value, or None."""
     exists: Callable[[str], bool] = lambda path: True

@@ -47,6 +47,8 @@ def _check_one(site: SiteInput, out: Findings, host: str, name: str, value: Any,
     if mistake:
         out.add(host, (name,), *mistake)
         return
+    if value is None and name in site.nullable:
+        return
     if name in schema.SITE:
         rules = schema.SITE[name]
     elif name in options:

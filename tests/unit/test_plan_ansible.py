@@ -153,6 +153,14 @@ def test_a_setting_from_the_command_line_is_checked_too(tmp_path: Path) -> None:
     assert [p.what for p in problems] == ["unknown variable `haproxy_prot`: role haproxy has none of that name"]
 
 
+def test_null_is_a_value_where_it_is_the_default(tmp_path: Path) -> None:
+    write(tmp_path, {})
+    values = json.dumps({"acceptance_load_ttft_p95_ms_max": None})
+    assert ansible(tmp_path, "-e", values).returncode == 0
+    problems = outcome_of(tmp_path, ansible(tmp_path, "-e", json.dumps({"haproxy_port": None})))
+    assert isinstance(problems, list) and "haproxy_port" in problems[0].what
+
+
 def test_keys_from_a_vault_without_its_password(tmp_path: Path) -> None:
     vault = "haproxy_api_keys:\n  - id: a\n    key: !vault |\n      $ANSIBLE_VAULT;1.1;AES256\n      61626364\n"
     write(

@@ -77,7 +77,7 @@ def accepted_images(
         if image["digest"]:
             entry["digest"] = image["digest"]
         if image["ids"].get(host) in there:
-            entry["mode"] = "pull"
+            entry["id"] = image["ids"][host]
             tags.append({"id": image["ids"][host], "reference": image["reference"]})
     return list(chosen.values()), tags
 

@@ -176,7 +176,7 @@ def test_an_image_that_is_still_there_is_taken_by_its_id() -> None:
     module = load("playbooks/action_plugins/deployctl_rollback.py")
     kept, there = state(1), ["sha256:" + "a" * 64]
     overrides, tags = module.accepted_images(kept, "h1", {}, there)
-    assert overrides == [{"name": "haproxy", "reference": "haproxy:3.0", "mode": "pull"}]
+    assert overrides == [{"name": "haproxy", "reference": "haproxy:3.0", "id": there[0]}]
     assert tags == [{"id": there[0], "reference": "haproxy:3.0"}]
     overrides, tags = module.accepted_images(
         kept, "h1", {"images_overrides": [{"name": "haproxy", "mode": "build"}]}, []

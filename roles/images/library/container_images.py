@@ -108,7 +108,9 @@ class Builder:
         digests = [d.split("@", 1)[1] for d in found.get("RepoDigests") or [] if "@" in d]
         digests += loaded_digests(self.folder / "loaded.json", found["Id"])
         state.update(id=found["Id"], source="built" if LABEL in labels else "pulled", digest=(digests or [""])[0])
-        if LABEL in labels:
+        if image.get("id"):
+            state["ok"] = found["Id"] == image["id"]
+        elif LABEL in labels:
             state["ok"] = self.mode(image) != "pull" and labels[LABEL] == self.wanted_hash(image)
         else:
             state["ok"] = self.mode(image) != "build" and (not image.get("digest") or image["digest"] in digests)

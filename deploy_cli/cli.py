@@ -13,7 +13,8 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from deploy_cli import commands, paths
 from deploy_cli.commands import Output
-from deploy_cli.errors import ExitCode
+from deploy_cli.errors import DeployctlError, ExitCode
+from deploy_cli.init import targets
 from deploy_cli.request import Request
 
 CANCELLED = 130
@@ -57,13 +58,20 @@ CHANGES = (
 )
 
 
-def _options(*groups: tuple[Decorator, ...]) -> Decorator:
+FIRST = (*HOSTS[1:], *COMMON[3:])  # before there is an inventory: no limit, no variables, no vault
+
+
+def _flags(*groups: tuple[Decorator, ...]) -> Decorator:
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed([INVENTORY, *(option for group in groups for option in group)]):
+        for option in reversed([option for group in groups for option in group]):
             function = option(function)
         return function
 
     return add
+
+
+def _options(*groups: tuple[Decorator, ...]) -> Decorator:
+    return _flags((INVENTORY,), *groups)
 
 
 def _start(
@@ -98,6 +106,44 @@ def cli() -> None:
       2  usage or plan refused   5  hosts and inventory differ (diff)
       130 / 143  stopped by Ctrl-C / SIGTERM; the next run finishes the work
     """
+
+
+@cli.command()
+@click.argument("site", metavar="SITE")
+@click.argument("hosts", nargs=-1, required=True, metavar="[USER@]HOST...")
+@click.option("--gateway", default="", metavar="[USER@]HOST", help="Host of the gateway.  [default: the first]")
+@click.option("--telemetry", default="", metavar="[USER@]HOST", help="Host of the traces.  [default: the gateway's]")
+@click.option(
+    "--inventories",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("inventories"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder to write to.",
+)
+@click.option("--force", is_flag=True, help="Replace files that are there; what changes is shown.")
+@click.option("-C", "--check", is_flag=True, help="Write nothing; print what would be written.")
+@_flags(FIRST)
+def init(
+    site: str, hosts: tuple[str, ...], gateway: str, telemetry: str, folder: Path, force: bool, **options: Any
+) -> int:
+    """Look at new hosts over SSH and write their inventory. Changes nothing on them.
+
+    Hosts are named as for ssh: ports, jump hosts and keys come from your ssh config; host keys are checked.
+
+    \b
+    deployctl init lab root@192.0.2.10
+    deployctl init lab admin@gpu1 admin@gpu2 --gateway admin@front -K
+    """
+    try:
+        wanted = targets.wanted(site, hosts, gateway, telemetry)
+    except DeployctlError as error:
+        shown = Output(as_json=options["as_json"])
+        return commands.tell_error(str(error), error.hint, error.exit_code, shown)
+    told = wanted.environment(str(folder), force=force)
+    options |= {"inventory": folder / f"{site}.yml", "hosts": tuple(one.word for one in wanted.targets)}
+    return _start("init", commands.init, options, environment=told)
 
 
 @cli.command()

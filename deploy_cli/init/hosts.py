@@ -118,7 +118,8 @@ def _name(target: Target, own: str, taken: set[str]) -> str:
     return name
 
 
-KEY_UNKNOWN = "its host key is not known on this machine"
+KEY_UNKNOWN = "its host key, or that of its jump host, is not known on this machine"
+UNREACHABLE = "it cannot be reached"
 _SAID: Sequence[tuple[str, str, str]] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|host key .*has changed",
@@ -143,7 +144,7 @@ _SAID: Sequence[tuple[str, str, str]] = (
     ),
     (
         r"Connection refused|timed out|No route to host|Network is unreachable|Connection closed|Connection reset",
-        "it cannot be reached",
+        UNREACHABLE,
         "try `ssh {word}`; a port or a jump host belongs into ~/.ssh/config (`Port`, `ProxyJump`)",
     ),
     (

@@ -134,10 +134,10 @@ def _main(site: Site) -> Iterator[str]:
 
 def _models(site: Site, inventory: str) -> Iterator[str]:
     yield "---"
-    yield f"# What is served: a default for the hardware found. Change it; `deployctl plan {comment(inventory)}` checks it."
+    yield f"# What is served: a default for what was found. Change it; `deployctl plan {comment(inventory)}` checks."
     yield f"# Chosen: {comment(site.why)}."
     hub = any("revision" in model for model in site.models)
-    yield "# name: what a client sends as `model`. source: `org/name` on a hub, an absolute path, or `synthetic:<preset>`."
+    yield "# name: what a client sends as `model`. source: `org/name` of a hub, an absolute path, `synthetic:<preset>`."
     yield "# replicas: a number, or `max` for every device that is left. tensor_parallel: devices of one instance."
     if hub:
         yield "# revision: a branch can change under you; pin the commit you tested (40 hexadecimal digits)."

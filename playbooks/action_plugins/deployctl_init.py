@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         answers = {target.word: _of(hostvars, target.word) for target in wanted.targets}
         found, problems = init_hosts.found(wanted, answers)
         if problems:
-            return report.failed(wanted, folder, [_with_key(problem) for problem in problems])
+            return report.failed(wanted, folder, _asked(wanted, problems))
         specs, defaults = read_roles(ROLES, self._loader)
         read = {name: plain(value) for name, value in defaults.items() if READ_DEFAULTS.fullmatch(name)}
         made, refused = site.make(wanted, found, specs, read)
@@ -80,9 +82,18 @@ def _of(hostvars: Any, word: str) -> dict[str, Any]:
     }
 
 
-def _with_key(problem: Problem) -> Problem:
-    """Add the fingerprint to an unknown host key, where ssh tells it."""
-    if problem.what != init_hosts.KEY_UNKNOWN:
+def _asked(wanted: targets.Wanted, problems: list[Problem]) -> list[Problem]:
+    """Ask ssh once more where a key is unknown or the reason was lost; all hosts at once, since each may take long."""
+    named = {target.word: target for target in wanted.targets}
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(lambda problem: _once_more(named[problem.where], problem), problems))
+
+
+def _once_more(target: targets.Target, problem: Problem) -> Problem:
+    if problem.what not in (init_hosts.KEY_UNKNOWN, init_hosts.UNREACHABLE):
         return problem
-    key = keys.fingerprint(problem.where)
-    return Problem(problem.where, f"{problem.what}; it shows {key}" if key else problem.what, problem.hint)
+    told = keys.ask(target.word)
+    if problem.what == init_hosts.UNREACHABLE:
+        problem = init_hosts.unseen(target, keys.reason(told)) if keys.reason(told) else problem
+    key = keys.shown_key(told) if problem.what == init_hosts.KEY_UNKNOWN else ""
+    return replace(problem, what=f"{problem.what}; it shows {key}") if key else problem

@@ -8,6 +8,7 @@ from typing import Any
 
 AWQ_LEAST = 7.5  # compute capability from which vLLM reads weights of 4 bits (AWQ)
 BF16_LEAST = 8.0
+UNKNOWN = 99.0  # a GPU that says nothing of it and is in no table is newer than the table
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def offers(devices: Sequence[Mapping[str, Any]]) -> list[tuple[list[dict[str, An
             ([tiny], "random weights, made on the spot: it answers, but says nothing. For real answers put a model")
         ]
     memory = min(float(device.get("memory_gib") or 0) for device in gpus)
-    capability = min(float(device.get("compute_capability") or 0) for device in gpus)
+    capability = min(float(device.get("compute_capability") or UNKNOWN) for device in gpus)
     count = sum(device["count"] for device in gpus)
     fitting = [offer for offer in OFFERS if memory >= offer.memory_gib and capability >= offer.capability]
     return [(_filled(offer, count, capability), offer.why) for offer in fitting]
@@ -77,7 +78,7 @@ def _filled(offer: Offer, count: int, capability: float) -> list[dict[str, Any]]
     """Put the first model on every GPU; where the GPUs have no bfloat16, say so to the engine."""
     models = [dict(model) for model in offer.models]
     models[0]["replicas"] = count
-    if 0 < capability < BF16_LEAST:
+    if capability < BF16_LEAST:
         for model in models:
             model["dtype"] = "half"
     return models

@@ -68,15 +68,17 @@ def holdings(host: Found) -> Holdings:
 def _cpu(host: Found) -> Holdings:
     memory = float(host.hardware.get("memory_gib") or 0)
     count = max(1, min(MOST_CPU_ENGINES, int(memory // GIB_PER_CPU_ENGINE) - 1))
-    line = f"no NVIDIA GPU; engines on the CPU: {memory:g} GiB of memory, {GIB_PER_CPU_ENGINE} for each"
+    line = f"no NVIDIA GPU: engines on the CPU, about {GIB_PER_CPU_ENGINE} GiB of the {memory:g} GiB of memory for each"
     return Holdings([{"kind": "cpu", "count": count}], [line])
 
 
 def _told_by_driver(host: Found, usable: list[Mapping[str, Any]]) -> Holdings:
-    seats = [
-        _device(str(gpu.get("name") or ""), gpu.get("memory_total_mib"), gpu.get("compute_capability"))
-        for gpu in usable
-    ]
+    ids = {one.get("address"): str(one.get("device")).lower() for one in host.gpu.get("pci") or []}
+    seats = []
+    for gpu in usable:
+        known = BY_PCI_ID.get(ids.get(gpu.get("pci"), ""))  # older drivers do not tell the compute capability
+        capability = gpu.get("compute_capability") or (known[2] if known else None)
+        seats.append(_device(str(gpu.get("name") or ""), gpu.get("memory_total_mib"), capability))
     lines = [
         f"GPU {gpu['index']}: {gpu.get('name')}, {gpu.get('memory_total_mib')} MiB, {gpu.get('uuid')}, "
         f"PCI {gpu.get('pci')}, NUMA node {gpu.get('numa_node')}"

@@ -18,6 +18,10 @@ KEY = (
     "{{ lookup('ansible.builtin.password', inventory_dir ~ '/../.secrets/%s/api_key', length=40, "
     "chars=['ascii_letters', 'digits']) }}"
 )
+SHARED_ADDRESS = (
+    "its own address is also that of another host of the site",
+    "write `site_address`, the name or address by which the others reach it",
+)
 STORE_LEAST_GIB = 20  # less free space than this is no place for models
 
 
@@ -61,9 +65,11 @@ def make(
     groups, warnings = _groups(wanted, hosts)
     kept = [host for host in hosts if any(host.name in group for group in groups.values())]
     site = Site(wanted, list(kept), groups, {}, {host.name: held[host.name] for host in kept}, [])
+    shared = _shared_addresses(kept)
+    warnings += [Problem(host.target.word, *SHARED_ADDRESS, "warning") for host in shared]
     for host in kept:
         serving = host.name in groups["serving"]
-        site.values[host.name] = _values(host, held[host.name] if serving else None)
+        site.values[host.name] = _values(host, held[host.name] if serving else None, addressed=host not in shared)
         told = held[host.name].warnings if serving else []
         warnings += [Problem(host.target.word, what, hint, "warning") for what, hint in told]
     site.shared = _shared(wanted, kept, any(held[name].gpus for name in groups["serving"]))
@@ -93,8 +99,18 @@ def _groups(wanted: Wanted, hosts: Sequence[Found]) -> tuple[dict[str, list[str]
     ]
 
 
-def _values(host: Found, held: Holdings | None) -> list[Value]:
-    """Return a host's own variables. held: what it serves on; None for a host that does not serve."""
+def _shared_addresses(hosts: Sequence[Found]) -> list[Found]:
+    """Return the hosts whose own address is another's too, as behind the address translation of virtual machines."""
+    known = [(host, host.address()[0]) for host in hosts if not host.is_local]
+    addresses = [address for _host, address in known]
+    return [host for host, address in known if address and addresses.count(address) > 1]
+
+
+def _values(host: Found, held: Holdings | None, *, addressed: bool) -> list[Value]:
+    """Return a host's own variables.
+
+    held: what it serves on; None for a host that does not serve. addressed: whether its own address is its alone.
+    """
     if host.is_local:
         found = [
             Value("ansible_connection", "local", "this machine itself"),
@@ -104,14 +120,13 @@ def _values(host: Found, held: Holdings | None) -> list[Value]:
         found = [Value("ansible_host", host.target.name, "as given to init; an alias of ~/.ssh/config stays one")]
         if host.target.user:
             found.append(Value("ansible_user", host.target.user, "as given to init"))
-        if not host.root:
-            user = str(host.hardware["user"].get("name"))
-            found.append(
-                Value("ansible_become", True, f"{user} is not root; sudo was tried. -K where it wants a password")
-            )
-        address, source = host.address()
-        if address:
-            found.append(Value("site_address", address, f"how other hosts reach it: {source}"))
+    if not host.root:
+        user = str(host.hardware["user"].get("name"))
+        source = f"{user} is not root; sudo was tried. -K where it wants a password"
+        found.append(Value("ansible_become", True, source))
+    address, source = host.address()
+    if address and addressed and not host.is_local:
+        found.append(Value("site_address", address, f"how other hosts reach it: {source}"))
     if held is not None:
         found.append(Value("devices", held.devices, "; ".join(held.lines[:1]) if len(held.lines) == 1 else "see above"))
         found += _store(host)

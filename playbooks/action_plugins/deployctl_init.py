@@ -45,7 +45,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if run_dir:
             paths.write_private(Path(run_dir) / "init.json", json.dumps(answer, indent=1) + "\n")
         failed = answer["status"] in ("failed", "refused")
-        return result | {"failed": failed, "changed": bool(answer["written"]), "msg": report.message(answer)}
+        told = report.message(answer)
+        return result | {
+            "failed": failed,
+            "changed": bool(answer["written"]),
+            "msg": "\n".join(told) if failed else told,
+        }
 
     def _answer(self, wanted: targets.Wanted, folder: Path, hostvars: Any, *, force: bool) -> dict[str, Any]:
         answers = {target.word: _of(hostvars, target.word) for target in wanted.targets}

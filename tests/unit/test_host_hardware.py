@@ -36,7 +36,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def cpuinfo(sockets: int, cores: int, threads: int) -> str:
     """/proc/cpuinfo of a server, in the kernel's order: each socket's cores, then their second threads."""
-    blocks = []
+    blocks: list[str] = []
     for thread in range(threads):
         for socket in range(sockets):
             for core in range(cores):

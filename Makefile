@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Ansible compiles our plugins at every start where this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up test lint unit molecule e2e docs clean
+.PHONY: help up test lint unit molecule e2e faults docs clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -33,6 +33,9 @@ molecule: $(VENV)/.dev $(VENV)/.images ## One scenario per role on real containe
 
 e2e: $(VENV)/.dev ## The whole stack on this machine: up, change, kill, down
 	pytest -q tests/e2e
+
+faults: $(VENV)/.dev ## Every fault that this machine can make, under load; ends with a table (about 40 min)
+	pytest -q tests/faults
 
 docs: $(VENV)/.dev ## docs/roles.md from the roles' argument_specs
 	python docs/generate_roles.py

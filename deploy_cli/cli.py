@@ -14,7 +14,6 @@ from click.shell_completion import CompletionItem, get_completion_class
 from deploy_cli import commands, paths
 from deploy_cli.commands import Output
 from deploy_cli.errors import DeployctlError, ExitCode
-from deploy_cli.init import targets
 from deploy_cli.request import Request
 
 CANCELLED = 130
@@ -29,12 +28,8 @@ def _inventories(_context: click.Context, _parameter: click.Parameter, incomplet
 INVENTORY = click.argument("inventory", type=click.Path(path_type=Path), shell_complete=_inventories)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FORCE = ("DEPLOYCTL_BUNDLE_FORCE", "1")
-COMMON = (
-    click.option(
-        "-e", "--extra-vars", multiple=True, metavar="VARS", help="key=value, YAML/JSON or @file (repeatable)."
-    ),
-    click.option("-J", "--ask-vault-pass", is_flag=True, help="Ask for the vault password."),
-    click.option("--vault-password-file", multiple=True, metavar="FILE", help="File with the vault password."),
+SWITCHES = {"allow_gap": "DEPLOYCTL_ALLOW_GAP", "take_over": "DEPLOYCTL_TAKE_OVER"}
+TOLD = (
     click.option(
         "-v", "--verbose", "verbosity", count=True, help="More in the log (-vvv even more); -vv shows tracebacks."
     ),
@@ -42,10 +37,21 @@ COMMON = (
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; progress goes to stderr."),
     click.option("--show-command", is_flag=True, help="Print the equal ansible-playbook line and do nothing."),
 )
-HOSTS = (
-    click.option("-l", "--limit", default="", metavar="PATTERN", help="Only these hosts."),
+COMMON = (
+    click.option(
+        "-e", "--extra-vars", multiple=True, metavar="VARS", help="key=value, YAML/JSON or @file (repeatable)."
+    ),
+    click.option("-J", "--ask-vault-pass", is_flag=True, help="Ask for the vault password."),
+    click.option("--vault-password-file", multiple=True, metavar="FILE", help="File with the vault password."),
+    *TOLD,
+)
+REACH = (
     click.option("-f", "--forks", type=click.IntRange(1), help="Hosts worked on at a time."),
     click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the become (sudo) password."),
+)
+HOSTS = (
+    click.option("-l", "--limit", default="", metavar="PATTERN", help="Only these hosts."),
+    *REACH,
 )
 TAGS = (
     click.option("-t", "--tags", multiple=True, metavar="TAGS", help="Only tasks with these tags (a role's name)."),
@@ -56,9 +62,14 @@ CHANGES = (
     click.option("-C", "--check", is_flag=True, help="Change nothing; say what would change."),
     click.option("-D", "--diff", is_flag=True, help="Show how files change."),
 )
-
-
-FIRST = (*HOSTS[1:], *COMMON[3:])  # before there is an inventory: no limit, no variables, no vault
+ROLLS = (
+    click.option(
+        "--allow-gap",
+        is_flag=True,
+        help="Let a model be away while its only replica is replaced, where HAProxy may not hold its requests.",
+    ),
+    click.option("--take-over", is_flag=True, help="Go on though a run of a machine that is gone still has the hosts."),
+)
 
 
 def _flags(*groups: tuple[Decorator, ...]) -> Decorator:
@@ -72,6 +83,11 @@ def _flags(*groups: tuple[Decorator, ...]) -> Decorator:
 
 def _options(*groups: tuple[Decorator, ...]) -> Decorator:
     return _flags((INVENTORY,), *groups)
+
+
+def _switches(options: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Take the options out that playbooks read from the environment."""
+    return tuple((variable, "1") for name, variable in SWITCHES.items() if options.pop(name))
 
 
 def _start(
@@ -124,7 +140,7 @@ def cli() -> None:
 )
 @click.option("--force", is_flag=True, help="Replace files that are there; what changes is shown.")
 @click.option("-C", "--check", is_flag=True, help="Write nothing; print what would be written.")
-@_flags(FIRST)
+@_flags(REACH, TOLD)
 def init(
     site: str, hosts: tuple[str, ...], gateway: str, telemetry: str, folder: Path, force: bool, **options: Any
 ) -> int:
@@ -136,6 +152,8 @@ def init(
     deployctl init lab root@192.0.2.10
     deployctl init lab admin@gpu1 admin@gpu2 --gateway admin@front -K
     """
+    from deploy_cli.init import targets
+
     try:
         wanted = targets.wanted(site, hosts, gateway, telemetry)
     except DeployctlError as error:
@@ -159,7 +177,7 @@ def plan(**options: Any) -> int:
 
 
 @cli.command()
-@_options(HOSTS, CHANGES, COMMON)
+@_options(HOSTS, CHANGES, ROLLS, COMMON)
 @click.option("--bundle", type=FILE, help="Take everything out of this file (see `bundle`); needs no network.")
 def up(bundle: Path | None, **options: Any) -> int:
     """Bring the site to what the inventory says, and judge it.
@@ -170,7 +188,56 @@ def up(bundle: Path | None, **options: Any) -> int:
     deployctl up inventories/lenovo-sr675.yml --bundle lenovo-sr675.bundle.tar
     """
     chosen = (("DEPLOYCTL_BUNDLE", str(bundle.absolute())),) if bundle else ()
-    return _start("up", commands.site_run, options, environment=chosen)
+    return _start("up", commands.site_run, options, environment=(*chosen, *_switches(options)))
+
+
+@cli.command()
+@_options(HOSTS, CHANGES, ROLLS, COMMON)
+def swap(**options: Any) -> int:
+    """Replace the instances whose settings changed, one by one, while the others serve.
+
+    The same path as `up`: the first new instance of a model is the canary; a change that does not work is taken back.
+
+    
+    deployctl swap inventories/local.yml -C      # which instances would move
+    deployctl swap inventories/local.yml
+    """
+    return _start("swap", commands.site_run, options, environment=_switches(options))
+
+
+@cli.command()
+@_options(HOSTS, CHANGES, ROLLS, COMMON)
+@click.option(
+    "--to", "state", default="", metavar="STATE", help="An id of `history`; default: the last accepted state."
+)
+def rollback(state: str, **options: Any) -> int:
+    """Return to an accepted state, whatever the inventory says now.
+
+    In step with the last accepted state, the one before it is meant. The inventory is not changed: the next `up`
+    follows it again. How hosts are reached, and the keys, stay as the inventory has them.
+
+    
+    deployctl rollback inventories/local.yml
+    deployctl rollback inventories/local.yml --to 20261120T213900-up
+    """
+    chosen = (("DEPLOYCTL_STATE", state),) if state else ()
+    return _start("rollback", commands.site_run, options, environment=(*chosen, *_switches(options)))
+
+
+@cli.command()
+@_options(HOSTS, COMMON)
+@click.argument("states", nargs=-1, metavar="[STATE STATE]")
+def history(states: tuple[str, ...], **options: Any) -> int:
+    """List the states that the site was judged in, newest first; of two states, say what differs.
+
+    
+    deployctl history inventories/local.yml
+    deployctl history inventories/local.yml 20261120T2139 20261121T0702
+    """
+    if len(states) not in (0, 2):
+        raise click.UsageError("history takes no state, or two to compare")
+    chosen = (("DEPLOYCTL_STATES", ",".join(states)),) if states else ()
+    return _start("history", commands.history, options, environment=chosen)
 
 
 @cli.command()

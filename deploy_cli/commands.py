@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from deploy_cli.outcome import Outcome
     from deploy_cli.progress import Progress
 
-CHANGING = {"up", "accept", "down"}  # one at a time per site
-TABLES = {"status", "doctor", "diff", "init"}
+CHANGING = {"up", "swap", "rollback", "accept", "down"}  # one at a time per site
+TABLES = {"status", "doctor", "diff", "history", "init"}
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,30 @@ def doctor(request: Request, output: Output) -> int:
     else:
         print("\n".join(plain(answer)))
     return ExitCode.ACCEPTED if answer["ok"] else ExitCode.HOST_FAILED
+
+
+def history(request: Request, output: Output) -> int:
+    """Show the states that the hosts keep, or what differs between two of them."""
+    from deploy_cli.history import lines, table
+    from deploy_cli.summary import show
+
+    console = _console(stderr=True)
+    outcome, found = _execute(request, output, console, lasting=False)
+    told = found.get("history.json")
+    if told is None:
+        if output.as_json:
+            _print_json(outcome.document())
+        show(outcome, console)
+        return outcome.exit_code
+    if output.as_json:
+        _print_json(told)
+    elif not told["states"]:
+        print("no state is recorded on these hosts")
+    elif (screen := _console()).is_terminal and "differences" not in told:
+        screen.print(table(told))
+    else:
+        print("\n".join(lines(told)))
+    return outcome.exit_code
 
 
 def diff(request: Request, output: Output) -> int:

@@ -1,8 +1,8 @@
 """One changing run per site at a time.
 
 The lock is a flock(2) on a file in the runs folder, one file per inventory path. The kernel drops it when its holder
-dies, so a file that was left behind is no obstacle. It covers runs that share a runs folder; a bare ansible-playbook
-takes no lock.
+dies, so a file that was left behind is no obstacle. It covers runs that share a runs folder, and refuses before
+anything starts; runs of other machines meet at the hosts, where each leaves a mark (`owner`, module site_lock).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,3 +86,52 @@ def _read(file: Path) -> Holder | None:
         return Holder(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def owner(run: str, command: str, pid: int) -> dict[str, object]:
+    """Return what a run's mark on a host says of it; `pid` is the process that lives as long as the run."""
+    return {
+        "run": f"{_machine()}/{run}",
+        "who": _me(),
+        "command": command,
+        "control": _machine(),
+        "pid": pid,
+        "born": _born(pid),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    }
+
+
+def has_died(mark: Mapping[str, object]) -> bool:
+    """Say whether the run of a mark was one of this machine and has ended; of other machines nothing is known."""
+    if mark.get("control") != _machine() or not isinstance(mark.get("pid"), int):
+        return False
+    born = _born(int(str(mark["pid"])))
+    return not born or (bool(mark.get("born")) and born != mark["born"])
+
+
+def _machine() -> str:
+    """A name of this machine that outlives a restart, and that a copy of it elsewhere does not have as well."""
+    return f"{_line('/etc/machine-id')}@{socket.gethostname()}"
+
+
+def _line(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> str:
+    """When a process began, in its system's words; empty when it is not there."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        return f"{_line('/proc/sys/kernel/random/boot_id')}/{ticks}"  # numbers and ticks begin anew with each start
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except OSError:
+        return "unknown"
+    return "unknown"

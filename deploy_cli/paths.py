@@ -67,6 +67,16 @@ def new_run_dir(command: str, base: Path | None = None) -> Path:
         return folder
 
 
+def given_run_dir(command: str) -> Path:
+    """Return the folder of this run, absolute: the one deployctl made, else a new one named after the command."""
+    given = os.environ.get("DEPLOYCTL_RUN_DIR")
+    if not given:
+        return new_run_dir(command).absolute()
+    folder = Path(given).absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
 def run_dirs(base: Path | None = None) -> list[Path]:
     """Return the folders of all runs, the newest first."""
     base = base or runs_dir()

@@ -43,7 +43,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth a line: kind is play, changed, slow, failed, ignored or diff; seconds is how long it took."""
+    """Something worth a line: kind is play, changed, slow, failed, ignored, told or diff; seconds says how long."""
 
     kind: str
     task: str
@@ -57,6 +57,8 @@ class Note:
             return f"== {self.task}"
         if self.kind == "diff":
             return self.task
+        if self.kind == "told":
+            return self.detail
         mark = {"changed": "changed", "slow": "ok", "ignored": "ignored"}.get(self.kind, "FAILED")
         took = f" ({clock(self.seconds)})" if self.seconds >= 1 else ""
         return f"{mark:<8}{self.host}: {self.task}{took}{': ' + self.detail if self.detail else ''}"
@@ -154,10 +156,14 @@ class Progress:
         result: Mapping[str, Any] = data.get("res") or {}
         diff, self._diffs = "\n".join(self._diffs), []
         if kind == "runner_on_ok":
+            # What a playbook has to say to whoever watches.
+            told = str(result.get("msg") or "") if str(data.get("task_action")).endswith("debug") else ""
             if result.get("changed"):
                 self.changes.append(to_change(data, diff))
                 self.changed[host] = self.changed.get(host, 0) + 1
-                return [Note("changed", title, host, seconds)]
+                return [Note("changed", told or title, host, seconds)]
+            if told:
+                return [Note("told", title, host, seconds, told)]
             return [Note("slow", title, host, seconds)] if seconds > LONG_SECONDS else []
         if kind == "runner_on_skipped":
             return []

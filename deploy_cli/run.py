@@ -78,6 +78,9 @@ def _outcome(
     if code and not progress.results:
         log = (folder / "artifacts" / IDENT / "stdout").read_text(encoding="utf-8", errors="replace")
     exit_code, status, message, hint = judge(request, progress, code, signal=signalled, log=log, verdict=verdict)
+    taken_back = (found.get("state.json") or {}).get("taken_back")
+    if taken_back and status == "rejected":
+        hint = f"the change was taken back: {', '.join(taken_back)} serve as before"
     in_step = found.get("in_step.json")
     if in_step and status == "ok":
         status, message = "in_step", f"ACCEPTED on {in_step['since']} ({in_step['run']}); nothing has changed since"

@@ -10,17 +10,17 @@ The run folder is $DEPLOYCTL_RUN_DIR, else a new runs/<time>-<playbook>/. Argume
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ansible import context
 from ansible.plugins.action import ActionBase
 
-from deploy_cli import paths
+from deploy_cli import paths, states
 from deploy_cli.errors import render_problems
 from deploy_cli.inputs import content_digest, inputs_digest
 from deploy_cli.plan import collect, make_plan
+from deploy_cli.plan.shapes import GROUPS, SiteInput
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 
@@ -48,20 +48,29 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return result | {"failed": True, "msg": render_problems(outcome, known.inventory), "problems": found}
         for warning in outcome.warnings:
             self._display.warning(f"{warning.where}: {warning.what}. Hint: {warning.hint}")
-        data, run_dir = outcome.as_dict(), _run_dir()
+        data, run_dir = outcome.as_dict(), _run_dir(task_vars)
         # Only its owner may read it: a plan holds what the user put into `env`.
         paths.write_private(run_dir / "plan.json", json.dumps(data, indent=2) + "\n")
+        if not made:
+            paths.write_private(run_dir / "settings.json", json.dumps(_settings(known)) + "\n")
         # The first plan's: tasks that ran since have added variables of their own.
         inputs = made.get("inputs") or inputs_digest(known, outcome, content_digest(ROLES.parent))
         return result | {"changed": False, "plan": data, "run_dir": str(run_dir), "inputs": inputs}
 
 
-def _run_dir() -> Path:
-    """The run folder: the one deployctl made, else a new one named after the playbook."""
-    given = os.environ.get("DEPLOYCTL_RUN_DIR")
-    if not given:
-        playbooks = context.CLIARGS.get("args") or ["plan"]
-        return paths.new_run_dir(Path(playbooks[-1]).stem).absolute()
-    folder = Path(given).absolute()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+def _run_dir(task_vars: Any) -> Path:
+    """The run folder; a rollback has made it before it plans."""
+    chosen = (task_vars.get("site_rollback") or {}).get("run_dir")
+    playbooks = context.CLIARGS.get("args") or ["plan"]
+    return Path(chosen) if chosen else paths.given_run_dir(Path(playbooks[-1]).stem)
+
+
+def _settings(known: SiteInput) -> dict[str, Any]:
+    """What the inventory says, without secrets: what a state keeps once the site was judged."""
+    secrets = states.secret_names(known.specs)
+    keys = {host: known.setting(host, "haproxy_api_keys") for host in known.groups.get("gateway", ())}
+    return {
+        "hosts": {host: states.keep(values, secrets) for host, values in known.hosts.items()},
+        "groups": {name: list(known.groups.get(name, ())) for name in GROUPS},
+        "keys": {host: [str(key["id"]) for key in given or []] for host, given in keys.items()},
+    }

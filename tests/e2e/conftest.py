@@ -1,102 +1,13 @@
-"""What the whole-stack tests share: a copy of the local site, the command line, and the client's settings."""
+"""Fixtures of the whole-stack tests."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
-import yaml
-
-REPO = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Site:
-    """The local site in a folder of its own, so that the tests can edit it as a user would."""
-
-    root: Path
-
-    @property
-    def inventory(self) -> Path:
-        """The inventory file."""
-        return self.root / "inventories/local.yml"
-
-    @property
-    def models_file(self) -> Path:
-        """Where models are added."""
-        return self.root / "inventories/group_vars/local/models.yml"
-
-    @property
-    def runs(self) -> list[Path]:
-        """Run folders, oldest first."""
-        return sorted((self.root / "runs").glob("2*"))
-
-    def env(self) -> dict[str, str]:
-        """Environment of every command: runs are kept beside the copied site."""
-        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        return {**kept, "DEPLOYCTL_RUNS_DIR": str(self.root / "runs"), "COLUMNS": "160"}
-
-    def deployctl(self, command: str, *args: str, code: int | None = 0, timeout: int = 900) -> str:
-        """Run a command on the site; its exit code must be `code` (None: any). Returns all it printed."""
-        done = subprocess.run(
-            ["deployctl", command, str(self.inventory), *args],
-            cwd=REPO,
-            env=self.env(),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        printed = done.stdout + done.stderr
-        print(f"$ deployctl {command} {' '.join(args)} -> {done.returncode}\n{printed[-6000:]}")
-        assert code is None or done.returncode == code, f"{command}: exit code {done.returncode}, not {code}"
-        return printed
-
-    def start(self, command: str) -> subprocess.Popen[str]:
-        """A command in the background."""
-        return subprocess.Popen(
-            ["deployctl", command, str(self.inventory)],
-            cwd=REPO,
-            env=self.env(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def acceptance(self) -> dict[str, Any]:
-        """acceptance.json of the last run that has one."""
-        newest = [r for r in self.runs if (r / "acceptance.json").exists()][-1]
-        found: dict[str, Any] = json.loads((newest / "acceptance.json").read_text())
-        return found
-
-    def client_env(self) -> dict[str, str]:
-        """What `deployctl env` prints, as a dict."""
-        done = subprocess.run(
-            ["deployctl", "env", str(self.inventory)],
-            cwd=REPO,
-            env=self.env(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return dict(line.split("=", 1) for line in done.stdout.splitlines())
-
-    def models(self) -> list[dict[str, Any]]:
-        """The site's models."""
-        found: list[dict[str, Any]] = yaml.safe_load(self.models_file.read_text())["models"]
-        return found
-
-    def write_models(self, models: list[dict[str, Any]]) -> None:
-        """Edit the site's models."""
-        self.models_file.write_text(yaml.safe_dump({"models": models}))
+from stack import REPO, Site
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +17,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     shutil.copytree(REPO / "inventories", root / "inventories")
     made = Site(root)
     yield made
+    shutil.copytree(REPO / "inventories", root / "inventories", dirs_exist_ok=True)  # one that can be planned
     made.deployctl("down", code=None)
 
 
@@ -113,9 +25,3 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def engine(site: Site) -> docker.DockerClient:
     """The Docker engine of this machine; it exists once the stack is up."""
     return docker.from_env()
-
-
-def instances(engine: docker.DockerClient) -> dict[str, Any]:
-    """The site's vLLM containers by name."""
-    found = engine.containers.list(all=True, filters={"label": ["deployctl.site=local", "deployctl.role=vllm"]})
-    return {c.name: c for c in found}

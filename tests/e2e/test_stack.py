@@ -18,7 +18,7 @@ import docker
 import openai
 import pytest
 import requests
-from conftest import REPO, Site, instances
+from stack import REPO, Site, engine_core, haproxy_up, instances
 
 
 def client(site: Site) -> openai.OpenAI:
@@ -242,14 +242,6 @@ def send_until(stop: threading.Event, env: dict[str, str], failures: list[str], 
             sent.append(1)
 
 
-def engine_core(container: Any) -> int:
-    """Host process number of the container's EngineCore."""
-    for pid, *command in container.top(ps_args="-eo pid,args")["Processes"]:
-        if "EngineCore" in " ".join(command):
-            return int(pid)
-    raise AssertionError("no EngineCore found")
-
-
 @pytest.mark.parametrize("victim", ["server", "engine core"])
 def test_kill_9_under_load_loses_nothing(site: Site, engine: docker.DockerClient, victim: str) -> None:
     container = instances(engine)["vllm-tiny-chat-0"]
@@ -273,13 +265,6 @@ def test_kill_9_under_load_loses_nothing(site: Site, engine: docker.DockerClient
             break
         time.sleep(2)
     assert "2/2" in last
-
-
-def haproxy_up() -> str:
-    """Servers of the pool that HAProxy calls UP, as `n/2`."""
-    rows = requests.get("http://127.0.0.1:8404/;csv", timeout=5).text.splitlines()
-    up = [r for r in rows if r.startswith("tiny-chat,tiny-chat-") and ",UP," in r]
-    return f"{len(up)}/2"
 
 
 def test_a_model_is_added_and_removed(site: Site, engine: docker.DockerClient) -> None:
@@ -317,7 +302,7 @@ def test_a_broken_change_leaves_the_old_instances_serving(site: Site, engine: do
 
 
 def test_two_runs_on_one_site_the_second_is_refused(site: Site) -> None:
-    first = site.start("up")
+    first = site.start("accept")  # an `up` with nothing to do would be through too soon
     time.sleep(2)
     printed = site.deployctl("up", code=2)
     assert str(first.pid) in printed
@@ -341,15 +326,6 @@ def test_rejected_is_exit_code_4(site: Site) -> None:
     printed = site.deployctl("accept", "-e", "acceptance_load_ttft_p95_ms_max=0.001", code=4)
     assert "REJECTED" in printed
     assert site.acceptance()["verdict"] == "rejected"
-
-
-def test_down_leaves_no_container_and_no_network(site: Site, engine: docker.DockerClient) -> None:
-    site.deployctl("down")
-    assert engine.containers.list(all=True, filters={"label": "deployctl.site=local"}) == []
-    assert engine.networks.list(names=["deployctl"]) == []
-    assert engine.images.list("haproxy")
-    assert list(Path("/var/lib/deployctl/models").glob("synthetic*"))
-    site.deployctl("down")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from deploy_cli.errors import ExitCode, SiteLockedError
-from deploy_cli.lock import lock_file, site_lock
+from deploy_cli.lock import has_died, lock_file, owner, site_lock
+
+ROOT = Path(__file__).resolve().parents[2]
 
 HOLD = """
 import sys, time
@@ -83,3 +88,38 @@ def test_a_link_to_the_inventory_is_the_same_site(inventory: Path, tmp_path: Pat
     assert lock_file(inventory, tmp_path).name.split("-")[-1] == lock_file(link, tmp_path).name.split("-")[-1]
     with site_lock(inventory, "up", tmp_path), pytest.raises(SiteLockedError), site_lock(link, "up", tmp_path):
         pass
+
+
+def test_a_mark_tells_a_run_that_lives_from_one_that_has_died() -> None:
+    mine = owner("20261121T000000-up", "up", os.getpid())
+    assert not has_died(mine)
+    assert has_died({**mine, "born": "another boot/1"})
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    assert has_died(owner("r", "up", ended.pid) | {"born": "then"})
+    assert not has_died({**mine, "control": "elsewhere", "born": "then"})  # of other machines nothing is known
+
+
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("site_lock", ROOT / "playbooks/library/site_lock.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "MARK", tmp_path / "operator.json")
+    return module
+
+
+def test_a_host_belongs_to_one_run_until_its_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = marks(tmp_path, monkeypatch)
+    first, second = owner("one", "up", os.getpid()), owner("two", "up", os.getpid())
+    assert module.take(first, 60, "") is None
+    assert module.take(first, 60, "") is None  # renewed
+    assert module.take(second, 60, "")["run"] == first["run"]
+    assert module.take(second, 60, str(first["run"])) is None  # it was told that the first has ended
+    assert module.take(first, 60, "")["run"] == second["run"]
+    os.utime(module.MARK, (0, time.time() - 61))
+    assert module.take(first, 60, "") is None
+    os.utime(module.MARK, (0, time.time() + 3600))  # the clock was set back since
+    assert module.take(second, 60, "") is None
+    module.MARK.write_text("{")
+    assert module.holder(60) is None

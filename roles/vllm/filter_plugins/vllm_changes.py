@@ -117,16 +117,19 @@ def vllm_objections(canary: dict[str, Any], before: dict[str, Any], slowdown: fl
     return found
 
 
-def vllm_gaps(have: list[list[dict[str, Any]]], changes: list[dict[str, Any]]) -> list[str]:
-    """Names that nobody answers for a while, because all that serve them make room in one move; over all hosts."""
+def vllm_gaps(have: list[list[dict[str, Any]]], moves: list[list[dict[str, Any]]]) -> list[str]:
+    """Names that nobody answers for a while, because all that serve them make room in one move; a list of each host.
+
+    have: as `vllm_have` makes them. moves: as `vllm_changes` makes them.
+    """
     serving: dict[str, int] = {}
     for container in (c for host in have for c in host if c["running"] and not c["previous"]):
         for name in container["names"]:
             serving[name] = serving.get(name, 0) + 1
     gaps = set()
-    for host, change in zip(have, changes, strict=True):
+    for host, planned in zip(have, moves, strict=True):
         there = {c["name"]: c for c in host}
-        for move in change["moves"]:
+        for move in planned:
             lost: dict[str, int] = {}
             for name in (n for old in move["old"] if there[old]["running"] for n in there[old]["names"]):
                 lost[name] = lost.get(name, 0) + 1

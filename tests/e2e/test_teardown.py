@@ -1,0 +1,17 @@
+"""The end of the stack: what `down` leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import docker
+from stack import Site
+
+
+def test_down_leaves_no_container_and_no_network(site: Site, engine: docker.DockerClient) -> None:
+    site.deployctl("down")
+    assert engine.containers.list(all=True, filters={"label": "deployctl.site=local"}) == []
+    assert engine.networks.list(names=["deployctl"]) == []
+    assert engine.images.list("haproxy")
+    assert list(Path("/var/lib/deployctl/models").glob("synthetic*"))
+    site.deployctl("down")

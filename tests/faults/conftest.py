@@ -1,0 +1,54 @@
+"""The site that faults are done to, and the table of what came of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import docker
+import pytest
+from stack import REPO, Site
+from trials import ROWS, Faults
+
+SMALL_DISK = "size=192m"
+
+
+@pytest.fixture(scope="session")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
+    """The local site on small disks for models and traces, up and accepted; taken down at the end."""
+    root = tmp_path_factory.mktemp("faults")
+    shutil.copytree(REPO / "inventories", root / "inventories")
+    site = Site(root)
+    disks = {name: root / name for name in ("models", "traces", "runs")}
+    for folder in disks.values():
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", SMALL_DISK, "deployctl-faults", str(folder)], check=True)
+    (root / "inventories/group_vars/local/disks.yml").write_text(
+        json.dumps({"model_store_dir": str(disks["models"]), "jaeger_data_dir": str(disks["traces"])})
+    )
+    try:
+        site.deployctl("up", timeout=1500)
+        yield Faults(site, docker.from_env())
+    finally:
+        site.deployctl("down", code=None)
+        for folder in disks.values():
+            subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the table and keep it beside the runs."""
+    if not ROWS:
+        return
+    write = terminalreporter.write_line
+    terminalreporter.section("faults under load")
+    write(f"{'fault':<58}{'sent':>6}{'failed':>8}{'cut aloud':>11}{'slowest s':>11}{'recovered s':>13}")
+    for row in ROWS:
+        back = "-" if row.recovered is None else f"{row.recovered:.1f}"
+        write(f"{row.fault:<58}{row.sent:>6}{row.failed:>8}{row.cut_aloud:>11}{row.slowest:>11.1f}{back:>13}")
+    out = REPO / "runs/faults.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps([asdict(row) for row in ROWS], indent=1) + "\n")

@@ -1,0 +1,115 @@
+"""One fault at a time under load, and a line of the table for each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from load import Load
+from stack import Site, haproxy_up
+
+
+@dataclass
+class Row:
+    """One line of the table; times in seconds."""
+
+    fault: str
+    sent: int
+    failed: int
+    cut_aloud: int
+    slowest: float
+    recovered: float | None
+
+
+ROWS: list[Row] = []
+
+
+class Trial:
+    """One fault under load: `strike` marks its moment, `until` waits for the site to be whole again."""
+
+    def __init__(self, name: str, load: Load) -> None:
+        self.name, self.load = name, load
+        self.struck = time.monotonic()
+        self.recovered: float | None = None
+
+    def strike(self, act: Callable[[], Any]) -> Any:
+        """Do it, and remember when."""
+        self.struck = time.monotonic()
+        return act()
+
+    def until(self, whole: Callable[[], bool], limit: float = 180) -> None:
+        """Wait for the site to be whole, without a hand; `limit` seconds at most."""
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            try:
+                if whole():
+                    self.recovered = time.monotonic() - self.struck
+                    return
+            except OSError:
+                pass  # whoever is asked is down as well
+            time.sleep(0.2)
+        raise AssertionError(f"{self.name}: not whole after {limit} s")
+
+
+@dataclass
+class Faults:
+    """Makes trials on the site."""
+
+    site: Site
+    engine: docker.DockerClient
+
+    def trial(self, name: str, *, chats: int = 3, streams: int = 1, model: str = "chat-default") -> Iterator[Trial]:
+        """Load for a while, the fault, and a line of the table."""
+        env = self.site.client_env()
+        with Load(env["OPENAI_BASE_URL"], env["OPENAI_API_KEY"], model, chats=chats, streams=streams) as load:
+            time.sleep(3)
+            trial = Trial(name, load)
+            try:
+                yield trial
+                time.sleep(2)
+            finally:
+                seen = (load.chats, load.streams)
+        ROWS.append(
+            Row(
+                name,
+                sum(s.sent for s in seen),
+                sum(len(s.failed) for s in seen),
+                load.streams.cut_aloud,
+                round(max(s.slowest for s in seen), 1),
+                None if trial.recovered is None else round(trial.recovered, 1),
+            )
+        )
+
+
+def both_up() -> bool:
+    """Both replicas take requests."""
+    return haproxy_up() == "2/2"
+
+
+@contextmanager
+def trial(faults: Faults, name: str, **more: Any) -> Iterator[Trial]:
+    """One fault under load; nothing whole may fail, and no stream may end short without saying so."""
+    steps = faults.trial(name, **more)
+    made: Trial = next(steps)
+    yield made
+    assert next(steps, None) is None
+    assert made.load.chats.sent > 5
+    assert made.load.chats.failed == [], made.load.chats.failed[:3]
+    assert made.load.streams.failed == [], made.load.streams.failed[:3]
+
+
+def fill(folder: Path) -> Path:
+    """Fill a small disk to the last byte."""
+    file = folder / "filler"
+    with file.open("wb") as handle:
+        try:
+            while True:
+                handle.write(bytes(2**20))
+        except OSError:
+            pass
+    return file

@@ -65,7 +65,10 @@ def offers(devices: Sequence[Mapping[str, Any]]) -> list[tuple[list[dict[str, An
         tiny = {"name": "tiny-chat", "source": "synthetic:tiny-chat", "replicas": min(2, count)}
         tiny |= {"aliases": ["chat-default"], "tool_call_parser": "hermes"}
         return [
-            ([tiny], "random weights, made on the spot: it answers, but says nothing. For real answers put a model")
+            (
+                [tiny],
+                "a tiny model of random weights, made on the spot: it answers and says nothing; put a real one here",
+            )
         ]
     memory = min(float(device.get("memory_gib") or 0) for device in gpus)
     capability = min(float(device.get("compute_capability") or UNKNOWN) for device in gpus)

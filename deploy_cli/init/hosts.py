@@ -90,7 +90,8 @@ def found(wanted: Wanted, answers: Mapping[str, Mapping[str, Any]]) -> tuple[lis
     machines: dict[str, str] = {}
     for target in wanted.targets:
         answer = answers.get(target.word) or {}
-        if not (answer.get("hardware") and answer.get("system")):
+        # Without its GPUs a server would be written down as one that has none.
+        if not (answer.get("hardware") and answer.get("system") and answer.get("gpu")):
             problems.append(unseen(target, str(answer.get("message") or "it was not looked at")))
             continue
         machine = str(answer["hardware"].get("machine") or target.word)
@@ -100,7 +101,7 @@ def found(wanted: Wanted, answers: Mapping[str, Mapping[str, Any]]) -> tuple[lis
             continue
         name = _name(target, str(answer["hardware"].get("name") or ""), taken)
         taken.add(name)
-        hosts.append(Found(target, name, answer["hardware"], answer["system"], answer.get("gpu") or {}))
+        hosts.append(Found(target, name, answer["hardware"], answer["system"], answer["gpu"]))
     return hosts, problems
 
 

@@ -65,6 +65,12 @@ def make(
     groups, warnings = _groups(wanted, hosts)
     kept = [host for host in hosts if any(host.name in group for group in groups.values())]
     site = Site(wanted, list(kept), groups, {}, {host.name: held[host.name] for host in kept}, [])
+    for host in kept:
+        broken = host.hardware.get("errors") or {}
+        hint = "what follows from it is left out; look there by hand"
+        warnings += [
+            Problem(host.target.word, f"{k} could not be read: {v}", hint, "warning") for k, v in broken.items()
+        ]
     shared = _shared_addresses(kept)
     warnings += [Problem(host.target.word, *SHARED_ADDRESS, "warning") for host in shared]
     for host in kept:

@@ -76,13 +76,13 @@ def _of(hostvars: Any, word: str) -> dict[str, Any]:
     if word not in hostvars:
         return {"message": "it is not among the hosts of the line (-i)"}
     known = hostvars[word]
-    hardware, system = known.get("init_hardware") or {}, known.get("init_system") or {}
-    last = hardware if "hardware" not in hardware else system
+    hardware, system, gpus = (known.get(f"init_{part}") or {} for part in ("hardware", "system", "gpus"))
+    last = hardware if "hardware" not in hardware else system if "look" not in system else gpus
     words = [str(last.get(key) or "") for key in ("msg", "module_stderr", "module_stdout", "exception")]
     return {
         "hardware": hardware.get("hardware"),
         "system": system.get("look"),
-        "gpu": (known.get("ansible_facts") or {}).get("gpu"),
+        "gpu": (gpus.get("ansible_facts") or {}).get("gpu"),
         "message": " ".join(word for word in words if word),
     }
 

@@ -309,6 +309,31 @@ def test_the_table_of_gpus_agrees_with_what_drivers_say() -> None:
     assert 0.97 < memory / 1024 / device["memory_gib"] <= 1.0, "declared more than is there, the plan would refuse it"
 
 
+def test_models_lie_on_nvme_before_anything_else() -> None:
+    answer = look("sr675")
+    large = copy.deepcopy(answer["hardware"]["mounts"][2])
+    large.update(path="/srv/sata", free_gib=9000.0, total_gib=9000.0)
+    large["drives"][0].update(name="sdb", nvme=False)
+    answer["hardware"]["mounts"].insert(0, large)
+    wanted = targets.wanted("lab", ["gpu"])
+    assert made(wanted, {"gpu": answer}).variables()["gpu"]["model_store_dir"] == "/srv/nvme1/models"
+    for mount in answer["hardware"]["mounts"]:
+        mount["free_gib"] = min(mount["free_gib"], 9000.0 if mount is large else 5.0)
+    assert made(wanted, {"gpu": answer}).variables()["gpu"]["model_store_dir"] == "/srv/sata/models"
+
+
+def test_what_could_not_be_read_is_told() -> None:
+    answer = look("sr675")
+    answer["hardware"].update(mounts=None, interfaces=None, errors={"mounts": "OSError: no", "interfaces": "x"})
+    result = made(targets.wanted("lab", ["gpu"]), {"gpu": answer})
+    assert [warning.what.split(" ")[0] for warning in result.warnings] == ["mounts", "interfaces"]
+    assert not {"site_address", "model_store_dir"} & set(result.variables()["gpu"])
+    _found, problems = hosts.found(targets.wanted("lab", ["gpu"]), {"gpu": {**answer, "gpu": None, "message": "gone"}})
+    assert [problem.where for problem in problems] == ["gpu"], (
+        "without its GPUs it would be written down as without any"
+    )
+
+
 def test_the_address_given_wins_where_the_host_has_it() -> None:
     answer = look("sr675")
     result = made(targets.wanted("lab", ["198.51.100.10"]), {"198.51.100.10": answer})

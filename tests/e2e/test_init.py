@@ -205,7 +205,7 @@ def test_with_the_password_asked_once_both_are_written(lab: Lab) -> None:
     leaks: list[str] = []
     while child.isalive():
         leaks += seen_by_others(PASSWORD.encode())
-        if child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=0.2) == 0:
+        if child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=1) == 0:
             break
     child.close()
     assert child.exitstatus == 0, child.before

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from deploy_cli import commands, paths
 from deploy_cli.commands import Output
-from deploy_cli.errors import ExitCode
+from deploy_cli.errors import DeployctlError, ExitCode
 from deploy_cli.request import Request
 
 CANCELLED = 130
@@ -29,12 +29,7 @@ INVENTORY = click.argument("inventory", type=click.Path(path_type=Path), shell_c
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FORCE = ("DEPLOYCTL_BUNDLE_FORCE", "1")
 SWITCHES = {"allow_gap": "DEPLOYCTL_ALLOW_GAP", "take_over": "DEPLOYCTL_TAKE_OVER"}
-COMMON = (
-    click.option(
-        "-e", "--extra-vars", multiple=True, metavar="VARS", help="key=value, YAML/JSON or @file (repeatable)."
-    ),
-    click.option("-J", "--ask-vault-pass", is_flag=True, help="Ask for the vault password."),
-    click.option("--vault-password-file", multiple=True, metavar="FILE", help="File with the vault password."),
+TOLD = (
     click.option(
         "-v", "--verbose", "verbosity", count=True, help="More in the log (-vvv even more); -vv shows tracebacks."
     ),
@@ -42,10 +37,21 @@ COMMON = (
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; progress goes to stderr."),
     click.option("--show-command", is_flag=True, help="Print the equal ansible-playbook line and do nothing."),
 )
-HOSTS = (
-    click.option("-l", "--limit", default="", metavar="PATTERN", help="Only these hosts."),
+COMMON = (
+    click.option(
+        "-e", "--extra-vars", multiple=True, metavar="VARS", help="key=value, YAML/JSON or @file (repeatable)."
+    ),
+    click.option("-J", "--ask-vault-pass", is_flag=True, help="Ask for the vault password."),
+    click.option("--vault-password-file", multiple=True, metavar="FILE", help="File with the vault password."),
+    *TOLD,
+)
+REACH = (
     click.option("-f", "--forks", type=click.IntRange(1), help="Hosts worked on at a time."),
     click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the become (sudo) password."),
+)
+HOSTS = (
+    click.option("-l", "--limit", default="", metavar="PATTERN", help="Only these hosts."),
+    *REACH,
 )
 TAGS = (
     click.option("-t", "--tags", multiple=True, metavar="TAGS", help="Only tasks with these tags (a role's name)."),
@@ -66,13 +72,17 @@ ROLLS = (
 )
 
 
-def _options(*groups: tuple[Decorator, ...]) -> Decorator:
+def _flags(*groups: tuple[Decorator, ...]) -> Decorator:
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed([INVENTORY, *(option for group in groups for option in group)]):
+        for option in reversed([option for group in groups for option in group]):
             function = option(function)
         return function
 
     return add
+
+
+def _options(*groups: tuple[Decorator, ...]) -> Decorator:
+    return _flags((INVENTORY,), *groups)
 
 
 def _switches(options: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -112,6 +122,46 @@ def cli() -> None:
       2  usage or plan refused   5  hosts and inventory differ (diff)
       130 / 143  stopped by Ctrl-C / SIGTERM; the next run finishes the work
     """
+
+
+@cli.command()
+@click.argument("site", metavar="SITE")
+@click.argument("hosts", nargs=-1, required=True, metavar="[USER@]HOST...")
+@click.option("--gateway", default="", metavar="[USER@]HOST", help="Host of the gateway.  [default: the first]")
+@click.option("--telemetry", default="", metavar="[USER@]HOST", help="Host of the traces.  [default: the gateway's]")
+@click.option(
+    "--inventories",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("inventories"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder to write to.",
+)
+@click.option("--force", is_flag=True, help="Replace files that are there; what changes is shown.")
+@click.option("-C", "--check", is_flag=True, help="Write nothing; print what would be written.")
+@_flags(REACH, TOLD)
+def init(
+    site: str, hosts: tuple[str, ...], gateway: str, telemetry: str, folder: Path, force: bool, **options: Any
+) -> int:
+    """Look at new hosts over SSH and write their inventory. Changes nothing on them.
+
+    Hosts are named as for ssh: ports, jump hosts and keys come from your ssh config; host keys are checked.
+
+    \b
+    deployctl init lab root@192.0.2.10
+    deployctl init lab admin@gpu1 admin@gpu2 --gateway admin@front -K
+    """
+    from deploy_cli.init import targets
+
+    try:
+        wanted = targets.wanted(site, hosts, gateway, telemetry)
+    except DeployctlError as error:
+        shown = Output(as_json=options["as_json"])
+        return commands.tell_error(str(error), error.hint, error.exit_code, shown)
+    told = wanted.environment(str(folder), force=force)
+    options |= {"inventory": folder / f"{site}.yml", "hosts": tuple(one.word for one in wanted.targets)}
+    return _start("init", commands.init, options, environment=told)
 
 
 @cli.command()

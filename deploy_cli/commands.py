@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from deploy_cli.progress import Progress
 
 CHANGING = {"up", "swap", "rollback", "accept", "down"}  # one at a time per site
-TABLES = {"status", "doctor", "diff", "history"}
+TABLES = {"status", "doctor", "diff", "history", "init"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Output:
 def start(request: Request, output: Output, command: Callable[[Request, Output], int]) -> int:
     """Check the inventory, print the command if only that is wanted, else run; every error becomes an exit code."""
     try:
-        check_inventory(request.inventory)
+        if not request.hosts:  # else there is none yet
+            check_inventory(request.inventory)
         if output.show_command:
             print(request.command_line())
             return ExitCode.ACCEPTED
@@ -275,6 +276,27 @@ def bundle(request: Request, output: Output) -> int:
     if packed and not output.as_json:
         print("\n".join(lines(packed, request.inventory)))
     return outcome.exit_code
+
+
+def init(request: Request, output: Output) -> int:
+    """Write the inventory of new hosts; 2 when files are in the way, 3 when a host cannot be looked at."""
+    from deploy_cli.init.report import message
+    from deploy_cli.summary import show
+
+    console = _console(stderr=True)
+    outcome, found = _execute(request, output, console)
+    answer = found.get("init.json")
+    if answer is None:
+        if output.as_json:
+            _print_json(outcome.document())
+        show(outcome, console)
+        return outcome.exit_code
+    code = {"failed": ExitCode.HOST_FAILED, "refused": ExitCode.REFUSED}.get(answer["status"], ExitCode.ACCEPTED)
+    if output.as_json:
+        _print_json({**answer, "exit_code": int(code)})
+    else:
+        print("\n".join(message(answer)), file=sys.stderr if code else sys.stdout)
+    return code
 
 
 def _execute(

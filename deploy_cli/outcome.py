@@ -20,7 +20,7 @@ from deploy_cli.request import Request
 
 KEEP_RUNS = 50  # of the commands that change or judge a site
 KEEP_LOOKS = 10  # of the commands that only look, which may be called every few seconds
-LOOKS = {"plan", "status", "doctor", "diff", "history"}
+LOOKS = {"plan", "status", "doctor", "diff", "history", "init"}
 CANCELLED = {"SIGINT": 130, "SIGTERM": 143}  # as the shell counts a program ended by a signal
 PLAN_ACTION = "deployctl_plan"
 

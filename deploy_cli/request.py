@@ -42,6 +42,12 @@ class Request:
     vault_pass: str = field(default="", repr=False)
     become_pass: str = field(default="", repr=False)
     environment: tuple[tuple[str, str], ...] = ()  # variables that the command's playbook reads
+    hosts: tuple[str, ...] = ()  # of a command that comes before any inventory
+
+    @property
+    def source(self) -> str:
+        """What ansible-playbook is given with -i: the inventory, or the hosts themselves."""
+        return ",".join([*self.hosts, ""]) if self.hosts else str(self.inventory)
 
     def options(self, extra_vars: Iterable[str]) -> list[str]:
         """Return ansible-playbook's options, with these values for -e."""
@@ -70,7 +76,7 @@ class Request:
         if paths.content_dir() != Path.cwd():  # Ansible finds its ansible.cfg in the current folder only
             before.insert(0, f"ANSIBLE_CONFIG={shlex.quote(_short(paths.ansible_cfg()))}")
         playbook = _short(paths.playbook(self.command))
-        words = ["ansible-playbook", "-i", str(self.inventory), playbook, *self.options(self.extra_vars)]
+        words = ["ansible-playbook", "-i", self.source, playbook, *self.options(self.extra_vars)]
         return " ".join([*before, shlex.join(words)])
 
     def passwords(self) -> dict[str, str]:

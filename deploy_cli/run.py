@@ -119,7 +119,7 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
                     project_dir=str(Path.cwd()),  # the working directory of the same line typed by hand
                     ident=IDENT,
                     playbook=str(paths.playbook(request.command)),
-                    inventory=str(request.inventory.resolve()),
+                    inventory=[request.source] if request.hosts else str(request.inventory.resolve()),
                     cmdline=shlex.join(options) if options else None,
                     envvars=environment(folder, request),
                     passwords=request.passwords() or None,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # PCI device ids: what is below the first (Kepler) no current branch supports; what is below the second is older than
-# Turing, and the open modules do not know it; the third (Blackwell) and what comes after, and Grace Hopper, only they know.
+# Turing, and the open modules do not know it; what is above the third (Blackwell), and Grace Hopper, only they know.
 MAXWELL, TURING, BLACKWELL, GRACE_HOPPER = 0x1340, 0x1E00, 0x2900, 0x2342
 LAST_BRANCH_BEFORE_TURING = 580
 
@@ -77,9 +77,9 @@ def nvidia_driver_loose(state: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def nvidia_driver_told(problem: Mapping[str, str]) -> str:
-    """Return a problem as lines of a message."""
-    return f"- {problem['what']}\n  Hint: {problem['hint']}"
+def nvidia_driver_told(problems: list[Mapping[str, str]], heading: str) -> str:
+    """Return problems as a message of many lines."""
+    return "\n".join([heading, *(f"- {one['what']}\n  Hint: {one['hint']}" for one in problems)])
 
 
 def nvidia_driver_broken(state: Mapping[str, Any], left: Mapping[str, Any], error: str, step: str) -> str:

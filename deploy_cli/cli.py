@@ -27,6 +27,7 @@ def _inventories(_context: click.Context, _parameter: click.Parameter, incomplet
 
 INVENTORY = click.argument("inventory", type=click.Path(path_type=Path), shell_complete=_inventories)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+NO_REBOOT = ("DEPLOYCTL_NO_REBOOT", "1")
 FORCE = ("DEPLOYCTL_BUNDLE_FORCE", "1")
 COMMON = (
     click.option(
@@ -115,7 +116,8 @@ def plan(**options: Any) -> int:
 @cli.command()
 @_options(HOSTS, CHANGES, COMMON)
 @click.option("--bundle", type=FILE, help="Take everything out of this file (see `bundle`); needs no network.")
-def up(bundle: Path | None, **options: Any) -> int:
+@click.option("--no-reboot", is_flag=True, help="End where a host must be rebooted for its GPU driver, and say so.")
+def up(bundle: Path | None, no_reboot: bool, **options: Any) -> int:
     """Bring the site to what the inventory says, and judge it.
 
     \b
@@ -124,6 +126,7 @@ def up(bundle: Path | None, **options: Any) -> int:
     deployctl up inventories/lenovo-sr675.yml --bundle lenovo-sr675.bundle.tar
     """
     chosen = (("DEPLOYCTL_BUNDLE", str(bundle.absolute())),) if bundle else ()
+    chosen += (NO_REBOOT,) if no_reboot else ()
     return _start("up", commands.site_run, options, environment=chosen)
 
 

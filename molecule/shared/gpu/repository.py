@@ -70,7 +70,8 @@ def index(folder: Path, home: str) -> None:
         )
     packages = "\n".join(entries).encode()
     (folder / "Packages").write_bytes(packages)
-    told = f"Origin: simulated\nDate: Sat, 01 Jan 2022 00:00:00 UTC\nSHA256:\n {hashlib.sha256(packages).hexdigest()} {len(packages)} Packages\n"
+    told = f" {hashlib.sha256(packages).hexdigest()} {len(packages)} Packages"
+    told = f"Origin: simulated\nDate: Sat, 01 Jan 2022 00:00:00 UTC\nSHA256:\n{told}\n"
     (folder / "Release").write_text(told)
     words = [
         "gpg",
@@ -119,8 +120,8 @@ def toolkit(folder: Path, versions: list) -> None:
         package(folder, "libnvidia-container1", f"{version}-1", {})
         package(folder, "libnvidia-container-tools", f"{version}-1", {}, f"libnvidia-container1 (>= {version}-1)")
         package(folder, "nvidia-container-toolkit-base", f"{version}-1", base)
-        package(folder, "nvidia-container-toolkit", f"{version}-1", {},
-                f"nvidia-container-toolkit-base (= {version}-1), libnvidia-container-tools (>= {version}-1)")  # fmt: skip
+        needs = f"nvidia-container-toolkit-base (= {version}-1), libnvidia-container-tools (>= {version}-1)"
+        package(folder, "nvidia-container-toolkit", f"{version}-1", {}, needs)
 
 
 def main() -> None:

@@ -126,8 +126,8 @@ def up(bundle: Path | None, no_reboot: bool, **options: Any) -> int:
     deployctl up inventories/lenovo-sr675.yml --bundle lenovo-sr675.bundle.tar
     """
     chosen = (("DEPLOYCTL_BUNDLE", str(bundle.absolute())),) if bundle else ()
-    chosen += (NO_REBOOT,) if no_reboot else ()
-    return _start("up", commands.site_run, options, environment=chosen)
+    ends = (NO_REBOOT,) if no_reboot else ()
+    return _start("up", commands.site_run, options, environment=(*chosen, *ends))
 
 
 @cli.command()

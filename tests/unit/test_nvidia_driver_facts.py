@@ -34,7 +34,8 @@ role = load(ROLE / "filter_plugins/nvidia_driver.py")
 L40S, V100, B200, K80, GH200 = "0x26b9", "0x1db4", "0x2901", "0x102d", "0x2342"
 STATE: dict[str, Any] = {
     "packages": {}, "unfinished": [], "held": [], "held_by_us": [], "updates": [], "kernel": "6.12.94",
-    "headers": False, "module": None, "dkms": [], "secure_boot": "disabled", "key_enrolled": False, "nvswitch": False, "stream": "",
+    "headers": False, "module": None, "dkms": [], "secure_boot": "disabled", "key_enrolled": False, "nvswitch": False,
+    "stream": "",
 }  # fmt: skip
 GPU: dict[str, Any] = {
     "driver": {"version": None, "module": None, "library": None, "open": None},

@@ -192,6 +192,21 @@ def test_another_branch_is_installed_and_needs_a_reboot() -> None:
     assert found["install"] and found["reboot"] and found["problems"] == []
 
 
+def test_packages_that_deployctl_holds_itself_are_no_obstacle() -> None:
+    held = {**THERE, "held": ["nvidia-open"]}
+    assert plan(gpu=RUNS, state=held, branch=595)["problems"] == []
+    assert "not by deployctl" in told(plan(gpu=RUNS, state={**held, "held_by_us": []}, branch=595))
+
+
+def test_a_module_that_was_not_built_is_built_not_installed() -> None:
+    gpu = {**GPU, "driver": {**GPU["driver"], "library": "580.95.05"}}
+    there = {"packages": dict.fromkeys(["nvidia-open", "nvidia-persistenced"], "580.95.05-1")}
+    found = plan(gpu=gpu, state=there)
+    assert not found["healthy"] and not found["install"], "the packages are all there"
+    assert plan(gpu=gpu, state={**there, "module": "580.65.06"})["healthy"] is False
+    assert plan(gpu=gpu)["install"], "of the packages none is"
+
+
 def test_open_modules_on_an_old_gpu_are_replaced() -> None:
     found = plan(gpu={**RUNS, "pci": [{"device": V100}]}, state=THERE)
     assert found["install"] and found["packages"][0] == "cuda-drivers"
@@ -250,7 +265,8 @@ def test_what_is_left_after_the_packages() -> None:
     assert role.nvidia_driver_outcome(built, {**GPU, **RUNS}) == {"build": [], "log": "", "load": False, "reboot": ""}
     older = {**GPU, "driver": {**RUNS["driver"], "module": "570.1.1"}}
     assert "570.1.1, installed is 580.95.05" in role.nvidia_driver_outcome(built, older)["reboot"]
-    assert "nouveau" in role.nvidia_driver_outcome(built, {**GPU, "nouveau": True})["reboot"]
+    held_up = role.nvidia_driver_outcome(built, {**GPU, "nouveau": True})
+    assert "nouveau" in held_up["reboot"] and not held_up["load"]
 
 
 def test_what_broke_is_named_by_its_log() -> None:

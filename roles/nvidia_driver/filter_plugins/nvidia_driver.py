@@ -232,7 +232,8 @@ def _problems(
         hint = "set nvidia_driver_branch to that or a newer one" if wanted["manage"] else "install a newer one"
         told.append((what, f"{hint}; with images of an older CUDA, set nvidia_driver_branch_min"))
     if found["install"]:
-        told += _of_the_packages(state, wanted, found)
+        # Where the branch is locked by versions, the lock is ours as likely as not, and dnf itself says what it keeps.
+        told += _of_the_packages(state, wanted, found) if not source["lock"] else []
     if wanted["manage"] and not found["healthy"]:
         told += _of_secure_boot(state, wanted)
     return [{"what": what, "hint": hint} for what, hint in told]

@@ -81,7 +81,8 @@ def library() -> str | None:
     for pattern in ("lib/*/libnvidia-ml.so.1", "lib64/libnvidia-ml.so.1", "lib/libnvidia-ml.so.1"):
         for path in sorted(Path("/usr").glob(pattern)):
             found = re.search(r"\.so\.(\d+\.\d+(\.\d+)?)$", path.resolve().name)
-            if found:
+            # A link may outlive what it led to.
+            if found and path.exists():
                 return found.group(1)
     return None
 

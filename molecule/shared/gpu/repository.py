@@ -173,7 +173,8 @@ def driver(folder: Path, versions: list, keyring: bytes) -> None:
         library = f"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.{version}"
         link = f"#!/bin/sh\nln -sf {library} /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1\n"
         package(folder, "libnvidia-ml1", release, {library: ("", 0o644)}, postinst=link)
-        source = {f"/usr/src/nvidia-{version}/dkms.conf": (DKMS.format(version=version), 0o644)}
+        home = f"/usr/src/nvidia-{version}"
+        source = {f"{home}/dkms.conf": (DKMS.format(version=version), 0o644), f"{home}/nvidia.c": ("", 0o644)}
         build = f"#!/bin/sh\nexec dkms install --force nvidia/{version}\n"
         package(folder, "nvidia-kernel-open-dkms", release, source, "dkms", build)
         programs = {f"/usr/bin/{name}": ("#!/bin/sh\n", 0o755) for name in ("nvidia-smi", "nvidia-persistenced")}

@@ -28,7 +28,11 @@ def _inventories(_context: click.Context, _parameter: click.Parameter, incomplet
 INVENTORY = click.argument("inventory", type=click.Path(path_type=Path), shell_complete=_inventories)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FORCE = ("DEPLOYCTL_BUNDLE_FORCE", "1")
-SWITCHES = {"allow_gap": "DEPLOYCTL_ALLOW_GAP", "take_over": "DEPLOYCTL_TAKE_OVER"}
+SWITCHES = {
+    "allow_gap": "DEPLOYCTL_ALLOW_GAP",
+    "take_over": "DEPLOYCTL_TAKE_OVER",
+    "no_reboot": "DEPLOYCTL_NO_REBOOT",
+}
 TOLD = (
     click.option(
         "-v", "--verbose", "verbosity", count=True, help="More in the log (-vvv even more); -vv shows tracebacks."
@@ -68,6 +72,7 @@ ROLLS = (
         is_flag=True,
         help="Let a model be away while its only replica is replaced, where HAProxy may not hold its requests.",
     ),
+    click.option("--no-reboot", is_flag=True, help="End where a host must be rebooted for its GPU driver, and say so."),
     click.option("--take-over", is_flag=True, help="Go on though a run of a machine that is gone still has the hosts."),
 )
 
@@ -198,7 +203,7 @@ def swap(**options: Any) -> int:
 
     The same path as `up`: the first new instance of a model is the canary; a change that does not work is taken back.
 
-    
+    \b
     deployctl swap inventories/local.yml -C      # which instances would move
     deployctl swap inventories/local.yml
     """
@@ -216,7 +221,7 @@ def rollback(state: str, **options: Any) -> int:
     In step with the last accepted state, the one before it is meant. The inventory is not changed: the next `up`
     follows it again. How hosts are reached, and the keys, stay as the inventory has them.
 
-    
+    \b
     deployctl rollback inventories/local.yml
     deployctl rollback inventories/local.yml --to 20261120T213900-up
     """
@@ -230,7 +235,7 @@ def rollback(state: str, **options: Any) -> int:
 def history(states: tuple[str, ...], **options: Any) -> int:
     """List the states that the site was judged in, newest first; of two states, say what differs.
 
-    
+    \b
     deployctl history inventories/local.yml
     deployctl history inventories/local.yml 20261120T2139 20261121T0702
     """

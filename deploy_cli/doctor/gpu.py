@@ -16,6 +16,9 @@ DRIVER = re.compile(r"(lib)?(nvidia|cuda)")
 BEFORE_UP = {"no_nvidia_smi", "nouveau_loaded"}
 # Not right, and no reason to keep `up` away: it may be what helps.
 HARMLESS = {"unreadable", "driver_not_loaded"}
+# What the role nvidia_driver puts right where it may: by a reboot, or by another driver and a reboot.
+REPAIRED = {"version_mismatch"}
+REBOOTS = "`deployctl up` reboots this host for it, and with --no-reboot ends there"
 
 
 def judge(told: Teller, look: Mapping[str, Any], gpu: Mapping[str, Any] | None, needs: Mapping[str, Any]) -> None:
@@ -24,44 +27,64 @@ def judge(told: Teller, look: Mapping[str, Any], gpu: Mapping[str, Any] | None, 
         told.say("gpu", "problem", "the GPUs could not be looked at", "-v shows why; does python3 run on this host?")
         gpu = {}
     driver = gpu.get("driver") or {}
-    installed = bool(driver.get("version") or driver.get("module"))
-    _secure_boot(told, look, loaded=bool(driver.get("module")))
-    _driver(told, gpu)
+    # A driver that does not answer knows no GPU: what is missing then is not the GPUs.
+    installed = bool(driver.get("version"))
+    _secure_boot(told, look, needs, loaded=bool(driver.get("module")))
+    _driver(told, gpu, needs)
     _gpus(told, gpu, needs, installed=installed)
     _packages(told, look)
     _toolkit(told, look, needs, installed=installed)
     _container(told, look, gpu)
 
 
-def _secure_boot(told: Teller, look: Mapping[str, Any], *, loaded: bool) -> None:
+def _secure_boot(told: Teller, look: Mapping[str, Any], needs: Mapping[str, Any], *, loaded: bool) -> None:
     if look["secure_boot"] != "enabled":
         return  # told with the other checks
     if loaded:
         hint = "a driver that is built here (DKMS) must be signed with an enrolled key before the next update"
         told.say("secure boot", "hint", "enabled, and the kernel took the loaded driver", hint)
         return
+    if look.get("boot_key") or needs["driver"]["prebuilt"]:
+        told.say("secure boot", "ok", "enabled, and the driver to come is signed with a key that it knows")
+        return
     hint = (
         "the kernel refuses a driver built here (DKMS): enrol a key at the console (mokutil --import), take modules "
-        "that the distribution has signed, or switch Secure Boot off"
+        "that the distribution has signed (nvidia_driver_prebuilt), or switch Secure Boot off"
     )
     told.say("secure boot", "problem", "enabled, and no driver is loaded", hint, blocks=True)
 
 
-def _driver(told: Teller, gpu: Mapping[str, Any]) -> None:
+def _driver(told: Teller, gpu: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    manage = needs["driver"]["manage"]
     driver, problems = gpu.get("driver") or {}, gpu.get("problems") or []
     general = [problem for problem in problems if not problem.get("gpu") and problem["code"] != "no_gpu"]
     for problem in general:
         code = problem["code"]
         state: State = "hint" if code in BEFORE_UP else "problem"
         hint = f"{UP_DOES}" if code == "no_nvidia_smi" else str(problem.get("hint") or "")
-        told.say("driver", state, str(problem["what"]), hint, blocks=state == "problem" and code not in HARMLESS)
+        repaired = manage and code in REPAIRED
+        blocks = state == "problem" and code not in HARMLESS and not repaired
+        told.say("driver", state, str(problem["what"]), REBOOTS if repaired else hint, blocks=blocks)
     if not general and driver.get("version"):
         kind = {True: "open modules", False: "proprietary modules", None: "modules of unknown kind"}[driver.get("open")]
         told.say("driver", "ok", f"{driver['version']}, CUDA {driver.get('cuda') or 'unknown'}, {kind}")
     numbers = {name: driver.get(name) for name in ("module", "library") if driver.get(name)}
     if len(set(numbers.values())) > 1 and not any(problem["code"] == "version_mismatch" for problem in problems):
         what = ", ".join(f"{name} {number}" for name, number in numbers.items())
-        told.say("driver", "problem", f"{what}: no new container will start", "reboot this host", blocks=True)
+        hint = REBOOTS if manage else "reboot this host"
+        told.say("driver", "problem", f"{what}: no new container will start", hint, blocks=not manage)
+    _age(told, str(driver.get("version") or driver.get("library") or ""), needs["driver"])
+
+
+def _age(told: Teller, version: str, wanted: Mapping[str, Any]) -> None:
+    """Say whether the driver is too old for the CUDA of the images."""
+    branch = int(found.group()) if (found := re.match(r"\d+", version)) else 0
+    if not branch or branch >= wanted["branch_min"]:
+        return
+    what = f"branch {branch} is too old for the CUDA of the images, which needs {wanted['branch_min']}"
+    helped = wanted["manage"] and wanted["branch"] >= wanted["branch_min"]
+    hint = f"`deployctl up` installs branch {wanted['branch']}" if helped else "install a newer driver"
+    told.say("driver", "problem", what, hint, blocks=not helped)
 
 
 def _gpus(told: Teller, gpu: Mapping[str, Any], needs: Mapping[str, Any], *, installed: bool) -> None:

@@ -21,6 +21,10 @@ READ = (
     "model_store_dir",
     "model_store_hub_url",
     "model_store_proxy_env",
+    "nvidia_driver_branch",
+    "nvidia_driver_branch_min",
+    "nvidia_driver_manage",
+    "nvidia_driver_prebuilt",
     "vllm_cache_dir",
     "vllm_gpu_runtime_driver",
 )
@@ -33,7 +37,8 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict
     Keys: site, nvidia (bool), devices (planned device numbers or UUIDs), ports [{port, address, what}], folders [path],
     space [{path, gib, what}], images [reference], pulled [reference], gpu_images [reference], models {name: folder},
     fetched [model that is not made on the spot], hub [model that comes from a hub], registry_url, hub_url,
-    urls [{url, env, ca_file}], gpu_driver, limits {name without its prefix: value}.
+    urls [{url, env, ca_file}], gpu_driver, driver {manage, branch, branch_min, prebuilt}, limits {name without
+    its prefix: value}.
     """
     mine = [instance for instance in plan["instances"] if instance["host"] == host]
     on_gpus = [instance for instance in mine if instance["device_kind"] == "nvidia"]
@@ -64,8 +69,19 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict
             *([{"url": registry_url, "env": {}, "ca_file": ""}] if registry_url else []),
             *([{"url": hub_url, **_as_the_store(values)}] if hub_url else []),
         ],
+        "driver": _driver(values),
         "gpu_driver": str(values["vllm_gpu_runtime_driver"]),
         "limits": limits,
+    }
+
+
+def _driver(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the role nvidia_driver would see to."""
+    return {
+        "manage": bool(values["nvidia_driver_manage"]),
+        "branch": int(values["nvidia_driver_branch"]),
+        "branch_min": int(values["nvidia_driver_branch_min"]),
+        "prebuilt": bool(values["nvidia_driver_prebuilt"]),
     }
 
 

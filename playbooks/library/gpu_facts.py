@@ -77,10 +77,13 @@ def kernel_module() -> tuple[str | None, bool | None]:
 
 
 def library() -> str | None:
-    """Version of the management library on disk."""
-    for pattern in ("lib/*/libnvidia-ml.so.*.*", "lib64/libnvidia-ml.so.*.*", "lib/libnvidia-ml.so.*.*"):
+    """Version of the management library on disk; Debian keeps it in a folder of its own, behind links."""
+    for pattern in ("lib/*/libnvidia-ml.so.1", "lib64/libnvidia-ml.so.1", "lib/libnvidia-ml.so.1"):
         for path in sorted(Path("/usr").glob(pattern)):
-            return path.name.split(".so.")[1]
+            found = re.search(r"\.so\.(\d+\.\d+(\.\d+)?)$", path.resolve().name)
+            # A link may outlive what it led to.
+            if found and path.exists():
+                return found.group(1)
     return None
 
 

@@ -104,6 +104,11 @@ class Probes:
         variable = found[0].read_bytes() if found else b""
         return parts.secure_boot(self.said("mokutil", "--sb-state"), variable, EFI.exists())
 
+    def boot_key(self) -> bool:
+        """Whether the firmware knows the key with which DKMS signs what it builds."""
+        keys = [key for key in ("/var/lib/dkms/mok.pub", "/var/lib/shim-signed/mok/MOK.der") if Path(key).is_file()]
+        return any("is already enrolled" in self.run("mokutil", "--test-key", key).stdout for key in keys)
+
     def packages(self) -> dict:
         """NVIDIA packages that are installed, which of them are held, and what updates by itself."""
         # Not apt-mark: it would write apt's cache where it is old.

@@ -87,8 +87,8 @@ def test_only_the_users_own_extra_vars_reach_ansible() -> None:
 
 
 def documented_tags() -> set[str]:
-    line = next(line for line in text("README.md").splitlines() if line.startswith("Tags (`-t`)"))
-    return set(re.findall(r"`([a-z_]+)`", line))
+    paragraph = next(part for part in text("README.md").split("\n\n") if "Tags (`-t`)" in part)
+    return set(re.findall(r"`([a-z_]+)`", paragraph.split("Tags (`-t`)")[1]))
 
 
 def shown_tags(playbook: str) -> set[str]:

@@ -31,7 +31,8 @@ VALUES: dict[str, Any] = {
     "images_min_free_gib": 15, "images_mode": "auto", "images_overrides": [], "images_registry_prefix": "",
     "jaeger_health_port": 13133, "jaeger_query_port": 16686, "model_store_ca_file": "",
     "model_store_dir": "/srv/models", "model_store_hub_url": "", "model_store_proxy_env": {"https_proxy": "http://proxy"},
-    "vllm_cache_dir": "/srv/cache",
+    "nvidia_driver_branch": 580, "nvidia_driver_branch_min": 580, "nvidia_driver_manage": True,
+    "nvidia_driver_prebuilt": False, "vllm_cache_dir": "/srv/cache",
     "vllm_gpu_runtime_driver": "cdi",
 }  # fmt: skip
 
@@ -192,7 +193,6 @@ def problem(code: str, gpu: str | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("found", "check", "state", "blocks"),
     [
-        (problem("version_mismatch"), "driver", "problem", True),
         (problem("driver_not_loaded"), "driver", "problem", False),
         (problem("no_permission"), "driver", "problem", True),
         (problem("timeout"), "driver", "problem", True),
@@ -212,8 +212,8 @@ def test_each_problem_of_the_gpu_facts(found: dict[str, Any], check: str, state:
 
 def test_a_library_that_is_not_the_modules_is_seen_without_a_word_of_nvidia_smi() -> None:
     found = lines(gpu=changed(GPU, driver={"library": "580.105.08"}))
-    told = [entry for entry in found if entry.check == "driver" and entry.blocks]
-    assert [entry.state for entry in told] == ["problem"]
+    told = [entry for entry in found if entry.check == "driver" and entry.state == "problem"]
+    assert [entry.blocks for entry in told] == [False] and "reboots this host" in told[0].hint
     assert [entry.what for entry in told] == ["module 580.95.05, library 580.105.08: no new container will start"]
 
 

@@ -1,0 +1,85 @@
+#!/usr/bin/python
+"""Look at NVIDIA's container toolkit: packages, holds, its service, and the CDI devices that are declared."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from ansible.module_utils import host_parts as parts
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+---
+module: nvidia_container_toolkit_state
+short_description: NVIDIA's container toolkit on a host, and the CDI devices
+description:
+  - Reads versions and holds of the packages, whether the toolkit brings a service that declares the devices, and which
+    devices are declared for which driver. Changes nothing.
+options:
+  packages:
+    description: Names of the packages.
+    type: list
+    elements: str
+    required: true
+author:
+  - deployctl
+"""
+
+# The later folder wins where both name a device.
+FOLDERS = ("/etc/cdi", "/var/run/cdi")
+SERVICE = "nvidia-cdi-refresh.service"
+
+
+def said(*words: str) -> str:
+    """Output of a program; empty where it is not there or failed."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 or words[0] == "dpkg-query" else ""
+
+
+def packages(names: list) -> tuple:
+    """({name: version or empty}, [held])."""
+    if shutil.which("dpkg-query"):
+        form = "${Package} ${Version} ${db:Status-Abbrev}\n"
+        listed = said("dpkg-query", "--show", f"--showformat={form}", *names)
+        found, held = parts.packages(listed), parts.held(listed)
+    else:
+        found = parts.packages(said("rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n", *names))
+        files = ("/etc/dnf/plugins/versionlock.list", "/etc/dnf/versionlock.toml")
+        locks = [lock for file in files if Path(file).is_file() for lock in parts.dnf_locks(Path(file).read_text())]
+        held = [re.sub(r"-(\d+:)?\d[^-]*-[^-]*$", "", lock) for lock in locks]
+    return {name: found.get(name, "") for name in names}, [name for name in names if name in held]
+
+
+def declared() -> dict:
+    """The devices of kind nvidia.com/gpu, and the versions of the driver whose files they bring into a container."""
+    winners, texts = {}, {}
+    for folder in FOLDERS:
+        for file in sorted(Path(folder).glob("*")):
+            if file.suffix not in (".yaml", ".yml", ".json") or not file.is_file():
+                continue
+            texts[str(file)] = file.read_text(encoding="utf-8", errors="replace")
+            names = [name for name in parts.cdi_spec(texts[str(file)]) if name.startswith("nvidia.com/gpu=")]
+            winners.update({name.split("=", 1)[1]: str(file) for name in names})
+    files = sorted(set(winners.values()))
+    drivers = {version for file in files for version in re.findall(r"libcuda\.so\.(\d+\.\d+(?:\.\d+)?)", texts[file])}
+    return {"files": files, "devices": sorted(winners), "drivers": sorted(drivers)}
+
+
+def main() -> None:
+    """Look, and tell under `found`."""
+    module = AnsibleModule(
+        argument_spec={"packages": {"type": "list", "elements": "str", "required": True}}, supports_check_mode=True
+    )
+    found, held = packages(module.params["packages"])
+    service = SERVICE in said("systemctl", "list-unit-files", "--no-legend", SERVICE)
+    module.exit_json(changed=False, found={"packages": found, "held": held, "service": service, "cdi": declared()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""What the doctor says of a driver: what `up` repairs does not keep it away, unless the driver is the user's own."""
+
+from __future__ import annotations
+
+from test_doctor import BARE, GPU, NO_DRIVER, changed, line, lines, of, problem
+
+NO_ANSWER = changed(
+    GPU, gpus=[], driver={"version": None, "library": "580.105.08"}, problems=[problem("version_mismatch")]
+)
+
+
+def test_what_up_repairs_does_not_keep_it_away() -> None:
+    mine = of(nvidia_driver_manage=False)
+    told = [entry for entry in lines(gpu=NO_ANSWER) if entry.state == "problem"]
+    assert [(entry.check, entry.blocks) for entry in told] == [("driver", False)] and "--no-reboot" in told[0].hint
+    told = [entry for entry in lines(gpu=NO_ANSWER, need=mine) if entry.state == "problem"]
+    assert [(entry.check, entry.blocks, entry.hint) for entry in told] == [("driver", True, "do this")]
+    old = changed(GPU, driver=dict.fromkeys(("version", "module", "library"), "550.163.01"))
+    for need, blocks, hint in (
+        (of(), False, "`deployctl up` installs branch 580"),
+        (mine, True, "install a newer driver"),
+        (of(nvidia_driver_branch=570), True, "install a newer driver"),
+    ):
+        told = [entry for entry in lines(gpu=old, need=need) if entry.state == "problem"]
+        assert [(entry.what.split(",")[0], entry.blocks, entry.hint) for entry in told] == [
+            ("branch 550 is too old for the CUDA of the images", blocks, hint)
+        ]
+    assert not [entry for entry in lines(gpu=old, need=of(nvidia_driver_branch_min=550)) if entry.state == "problem"]
+
+
+def test_secure_boot_with_a_key_or_signed_modules_lets_up_through() -> None:
+    bare = {**BARE, "secure_boot": "enabled"}
+    assert line(lines(gpu=NO_DRIVER, **bare, boot_key=True), "secure boot").state == "ok"
+    assert line(lines(gpu=NO_DRIVER, need=of(nvidia_driver_prebuilt=True), **bare), "secure boot").state == "ok"

@@ -117,7 +117,8 @@ def _seats(site: SiteInput, home: str, placeable: list[Model], devices: list[Dev
                 "a CPU engine's memory is set by the vllm role's variables",
                 "warning",
             )
-        if model.kind == "hub" and model.tool_call_parser is None:
+        chosen = site.hosts[home]["models"][model.position].get("tool_call_parser")
+        if model.kind == "hub" and model.tool_call_parser is None and chosen != "none":
             out.add(
                 home,
                 ("models", model.position),

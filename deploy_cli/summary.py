@@ -59,7 +59,9 @@ def show_plan(plan: Mapping[str, Any], inventory: str, console: Console) -> None
     from rich import box
     from rich.table import Table
 
-    table = Table("INSTANCE", "MODEL", "HOST", "DEVICE", "ADDRESS", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("INSTANCE", "MODEL", "HOST", "DEVICE", "ADDRESS"):
+        table.add_column(title, overflow="fold")  # a name that is cut cannot be copied
     for instance in plan["instances"]:
         devices = ",".join(str(number) for number in instance["devices"])
         address = f"{instance['publish_address']}:{instance['port']}"

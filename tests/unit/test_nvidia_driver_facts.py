@@ -190,6 +190,14 @@ def test_a_driver_that_works_is_left_alone() -> None:
 def test_another_branch_is_installed_and_needs_a_reboot() -> None:
     found = plan(gpu=RUNS, state=THERE, branch=595)
     assert found["install"] and found["reboot"] and found["problems"] == []
+    assert found["state"] == "latest", "to a package manager, what is there of another branch is present"
+    assert plan()["state"] == "present"
+
+
+def test_no_way_back_to_an_older_branch() -> None:
+    newer = deepcopy(RUNS)
+    newer["driver"].update(dict.fromkeys(("version", "module", "library"), "595.10.01"))
+    assert "of a newer branch than 580" in told(plan(gpu=newer, state={**THERE, "module": "595.10.01"}))
 
 
 def test_packages_that_deployctl_holds_itself_are_no_obstacle() -> None:
@@ -218,7 +226,7 @@ def test_everything_is_told_at_once() -> None:
     for words in ("no NVIDIA GPU on the bus", "too old for the CUDA", "held, and not by deployctl"):
         assert words in told(found)
     assert "have no signed, ready-built modules" in told(found)
-    assert len(found["problems"]) == 4
+    assert len(found["problems"]) == 5
     assert all(one["hint"] for one in found["problems"])
 
 

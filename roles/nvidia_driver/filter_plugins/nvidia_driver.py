@@ -20,7 +20,8 @@ def nvidia_driver_plan(
 
     state: of nvidia_driver_state. gpu: of gpu_facts. table: the system's file in vars/, empty for an unknown system.
     wanted: the role's variables (vars/main.yml).
-    Keys: problems [{what, hint}], present (version or None), healthy, install, reboot (it is foreseen), modules,
+    Keys: problems [{what, hint}], present (version or None), healthy, install, state (for the package
+    module: `latest` passes to another branch), reboot (it is foreseen), modules,
     repository {folder, keyring, file, components, manager}, stream, lock, before, headers, pin, packages,
     fabric_manager (name or empty).
     """
@@ -40,6 +41,7 @@ def nvidia_driver_plan(
         "healthy": healthy,
         "install": install,
         "modules": modules,
+        "state": "latest" if present and _branch(present) != wanted["branch"] else "present",
         "reboot": bool(gpu["nouveau"]) or (install and bool(gpu["driver"]["module"])) or _differs(state, gpu),
     }
     return {**found, "problems": _problems(state, gpu, table, source, wanted, found, why_not)}
@@ -273,6 +275,10 @@ def _of_the_packages(
         told.append(
             (what, f"apt-mark unhold {' '.join(foreign)} (dnf versionlock delete), or nvidia_driver_manage: false")
         )
+    newer = state["packages"] and _branch(found["present"]) > wanted["branch"]
+    if newer:
+        what = f"driver {found['present']} is of a newer branch than {wanted['branch']}, and packages cannot go back"
+        told.append((what, "remove its packages, or set nvidia_driver_branch to that one; then run this again"))
     if found["present"] and not state["packages"]:
         what = (
             f"driver {found['present']} was installed past the package manager, and branch {wanted['branch']} is wanted"

@@ -6,14 +6,16 @@ import sys
 
 PORTS = (8100, 8101, 4317, 9000)
 INSIDE = """
-import socket, sys
-for address in sys.argv[1].split(","):
-    for port in sys.argv[2].split(","):
-        try:
-            socket.create_connection((address, int(port)), timeout=0.7).close()
-            print(address, port)
-        except TimeoutError:
-            pass
+import concurrent.futures, itertools, socket, sys
+def attempt(target):
+    try:
+        socket.create_connection((target[0], int(target[1])), timeout=1.5).close()
+        return "%s %s\\n" % target
+    except TimeoutError:
+        return ""
+targets = list(itertools.product(sys.argv[1].split(","), sys.argv[2].split(",")))
+with concurrent.futures.ThreadPoolExecutor(len(targets)) as pool:
+    print("".join(pool.map(attempt, targets)), end="")
 """
 
 

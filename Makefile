@@ -8,7 +8,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Ansible compiles our plugins at every start where this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help up test lint unit molecule e2e faults docs clean
+# Scenarios of whole sites on simulated servers, too long for every run.
+SITES := gpu_server
+
+.PHONY: help up test lint unit molecule sites e2e faults docs clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -29,7 +32,10 @@ unit: $(VENV)/.dev $(VENV)/.browser ## Unit and house tests
 	pytest -q tests/unit tests/house
 
 molecule: $(VENV)/.dev $(VENV)/.images ## One scenario per role on real containers
-	for scenario in $$(cd molecule && ls -d */ | grep -v shared | tr -d /); do molecule test -s $$scenario || exit 1; done
+	for scenario in $$(cd molecule && ls -d */ | tr -d / | grep -vxE 'shared|$(subst $() ,|,$(SITES))'); do molecule test -s $$scenario || exit 1; done
+
+sites: $(VENV)/.dev $(VENV)/.images ## From bare Debian to an accepted site over SSH, on servers with simulated GPUs
+	for scenario in $(SITES); do molecule test -s $$scenario || exit 1; done
 
 e2e: $(VENV)/.dev ## The whole stack on this machine: up, change, kill, down
 	pytest -q tests/e2e

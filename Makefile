@@ -20,7 +20,7 @@ help: ## This list
 up: $(VENV)/.runtime ## Bring up INVENTORY (default: this machine) and have it accepted
 	deployctl up $(INVENTORY)
 
-test: ## Everything that CI runs
+test: $(VENV)/.dev $(VENV)/.browser ## Everything that CI runs
 	$(MAKE) -j 2 checks molecule
 	$(MAKE) e2e
 

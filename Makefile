@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 # Scenarios of whole sites on simulated servers, too long for every run.
-SITES := gpu_server
+SITES := gpu_server cluster
 
 .PHONY: help up test checks lint unit molecule sites e2e faults docs clean
 .DEFAULT_GOAL := help

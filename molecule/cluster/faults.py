@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Faults of whole hosts, under load: one that serves is rebooted, and one is unplugged in the middle of a change.
+
+faults.py URL KEY INVENTORY: prints one JSON line for each; ends with 1 when anything failed that must not.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/faults"))
+
+from load import Load  # noqa: E402
+
+NETWORK, ADDRESS = "molecule-cluster", "172.30.79.3"
+
+
+def docker(*words: str) -> str:
+    """What docker prints."""
+    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
+
+
+def both_up() -> bool:
+    """Whether HAProxy calls both replicas UP."""
+    read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8404/;csv', timeout=3).read().decode())"
+    rows = docker("exec", "molecule-front", "python3", "-c", read).splitlines()
+    return sum(row.startswith("tiny-chat,tiny-chat-") and ",UP," in row for row in rows) == 2
+
+
+def wait_for(limit: float) -> float:
+    """Seconds until both replicas take requests again."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < limit:
+        time.sleep(0.5)
+        if both_up():
+            return time.monotonic() - begun
+    raise SystemExit(f"not whole after {limit} s")
+
+
+def tell(fault: str, load: Load, recovered: float) -> None:
+    """One line of the table; a whole answer that failed, or a stream that ended short in silence, ends the test."""
+    chats, streams = load.chats, load.streams
+    row = {"fault": fault, "sent": chats.sent + streams.sent, "failed": len(chats.failed) + len(streams.failed)}
+    row |= {"cut_aloud": streams.cut_aloud, "slowest": round(max(chats.slowest, streams.slowest), 1)}
+    print(json.dumps(row | {"recovered": round(recovered, 1)}), flush=True)
+    if row["failed"] or chats.sent < 5:
+        raise SystemExit(f"{chats.failed[:3]} {streams.failed[:3]}")
+
+
+def rebooted(url: str, key: str) -> None:
+    """A host that serves is rebooted; nobody helps it."""
+    with Load(url, key, "chat-default", chats=2, streams=1, pause=0.3) as load:
+        time.sleep(3)
+        docker("restart", "molecule-serve2")
+        recovered = wait_for(300)
+        time.sleep(2)
+    tell("host rebooted", load, recovered)
+
+
+def unplugged(url: str, key: str, inventory: str) -> None:
+    """A host is unplugged in the middle of a change; the same command finishes the change once it is back."""
+    change = ["deployctl", "up", inventory, "-e", "vllm_args=['--max-num-seqs','64']"]
+    with Load(url, key, "chat-default", chats=2, streams=0, pause=0.3) as load:
+        run = subprocess.Popen(change, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        time.sleep(15)
+        docker("network", "disconnect", NETWORK, "molecule-serve2")
+        printed, _ = run.communicate(timeout=900)
+        if run.returncode != 3 or "serve2" not in printed:
+            raise SystemExit(f"ended with {run.returncode}:\n{printed[-3000:]}")
+        docker("network", "connect", "--ip", ADDRESS, NETWORK, "molecule-serve2")
+        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"ended with {done.returncode}:\n{done.stdout[-3000:]}")
+        recovered = wait_for(120)
+    tell("host unplugged in the middle of a change", load, recovered)
+
+
+if __name__ == "__main__":
+    rebooted(sys.argv[1], sys.argv[2])
+    unplugged(*sys.argv[1:])

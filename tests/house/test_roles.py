@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import ROLES, ROOT, all_options, options, read_yaml
+from house import ROLES, ROOT, all_options, options, read_yaml, text
 
 UPSTREAM = {"vllm-cuda": "vllm/vllm-openai", "vllm-cpu": "vllm/vllm-openai-cpu"}
 UPSTREAM |= {"haproxy": "haproxy", "jaeger": "jaegertracing/jaeger"}

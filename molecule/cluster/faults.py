@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Faults of whole hosts, under load: one that serves is rebooted, and one is unplugged in the middle of a change.
 
-faults.py URL KEY INVENTORY: prints one JSON line for each; ends with 1 when anything failed that must not.
+PYTHONPATH=tests/faults faults.py URL KEY INVENTORY: prints one JSON line for each; ends with 1 when anything failed that must not.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from load import Load
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/faults"))
-
-from load import Load  # noqa: E402
-
 NETWORK, ADDRESS = "molecule-cluster", "172.30.79.3"
 
 

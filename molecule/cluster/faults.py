@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Faults of whole hosts, under load: one that serves is rebooted, and one is unplugged in the middle of a change.
 
-PYTHONPATH=tests/faults faults.py URL KEY INVENTORY: prints one JSON line for each; ends with 1 when anything failed that must not.
+PYTHONPATH=tests/faults faults.py URL KEY INVENTORY
+
+Prints one JSON line for each; ends with 1 when anything failed that must not.
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ def test_a_stopped_core_and_all_that_belongs_to_it_is_killed(engine: Engine) -> 
     engine.wait_for(lambda: gone(core) and gone(server))
     assert session == server != os.getsid(0)
     log = engine.log.read_text()
-    assert f"the engine hangs: process {core} " in log and "stopped for" in log and f"process {core} T" in log
+    # Both are true of it; on a loaded machine the second may be seen first.
+    assert f"the engine hangs: process {core} " in log and f"process {core} T" in log
+    assert "stopped for" in log or "made no step for" in log
 
 
 def test_a_stopped_server_is_killed(engine: Engine) -> None:

@@ -197,7 +197,7 @@ def test_a_large_site_is_planned_at_once() -> None:
         model("narrow", replicas=100),
         model("rest", replicas="max"),
     ]
-    begun = time.monotonic()
+    begun = time.process_time()  # of this process: what else the machine does is not the planner's
     after = planned(models, hosts)
     assert len(after) == 16 + 100 + (512 - 64 - 100)
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5

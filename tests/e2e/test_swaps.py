@@ -1,4 +1,4 @@
-"""Changes while clients ask: one spec at a time, a whole model under its alias, changes that are no good, and back."""
+"""A change while clients ask, what is known of it afterwards, and back. More of them: tests/faults."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Any
 
 import docker
 import pytest
-import requests
 import yaml
 from load import Load
 from stack import REPO, Site, instances
-
-STRICT = "acceptance_load_ttft_p95_ms_max=0.001"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +25,7 @@ def accepted(site: Site) -> list[dict[str, Any]]:
 def load(site: Site, model: str = "chat-default", streams: int = 1) -> Load:
     """Two clients that want whole answers and some that want streams."""
     env = site.client_env()
-    return Load(env["OPENAI_BASE_URL"], env["OPENAI_API_KEY"], model, chats=2, streams=streams, pause=0.3)
+    return Load(env["OPENAI_BASE_URL"], env["OPENAI_API_KEY"], model, chats=2, streams=streams, pause=1.0)
 
 
 def none_failed(seen: Load) -> None:
@@ -106,62 +103,3 @@ def test_rollback_returns_to_the_state_before_though_the_inventory_cannot_be_pla
     assert "ACCEPTED" in printed
     assert not any("--max-model-len 1024" in args for args in served(engine).values())
     site.write_models(shipped_models())
-    assert "nothing has changed" not in site.deployctl("up")  # the inventory is followed again
-
-
-def test_a_rejected_change_is_taken_back(site: Site, engine: docker.DockerClient) -> None:
-    before, first = ids(engine), shipped_models()
-    site.write_models([{**first[0], "context_length": 1536}])
-    with load(site) as seen:
-        printed = site.deployctl("up", "-e", STRICT, code=4)
-    none_failed(seen)
-    assert "REJECTED" in printed
-    assert "taken back" in printed
-    assert ids(engine) == before
-    site.write_models(first)
-    assert as_json(site, "history")["states"][0]["verdict"] == "rejected"
-    assert "ACCEPTED" in site.deployctl("up")
-
-
-def test_another_model_takes_over_the_alias(site: Site, engine: docker.DockerClient) -> None:
-    first = shipped_models()
-    other = {"name": "second", "source": "synthetic:tiny-chat-long", "replicas": 2, "aliases": ["chat-default"]}
-    site.write_models([{**other, "tool_call_parser": "hermes"}])
-    with load(site) as seen, load(site, "tiny-chat", streams=0) as by_old_name:
-        printed = site.deployctl("up")
-    none_failed(seen)
-    assert "ACCEPTED" in printed
-    assert set(ids(engine)) == {"vllm-second-0", "vllm-second-1"}
-    # Asked by its own name, the old model answers until it is gone, and is unknown from then on.
-    assert by_old_name.chats.sent > len(by_old_name.chats.failed) > 0
-    assert all("404" in wrong for wrong in by_old_name.chats.failed), by_old_name.chats.failed[:3]
-    site.deployctl("rollback")
-    assert set(ids(engine)) == {"vllm-tiny-chat-0", "vllm-tiny-chat-1"}
-    site.write_models(first)
-
-
-def test_a_single_replica_is_held_or_refused(site: Site, engine: docker.DockerClient) -> None:
-    first = shipped_models()
-    one = {**first[0], "replicas": 1}
-    site.write_models([one])
-    site.deployctl("up")
-    site.write_models([{**one, "context_length": 1024}])
-    before = ids(engine)
-    printed = site.deployctl("up", "-e", "haproxy_hold_seconds=0", code=3)
-    assert "--allow-gap" in printed
-    assert ids(engine) == before
-    with load(site) as seen:
-        printed = site.deployctl("up")
-    assert "the only replica is replaced" in printed
-    none_failed(seen)
-    assert seen.chats.slowest > 3  # they waited
-    site.write_models(first)
-    site.deployctl("up")
-
-
-def test_requests_are_answered_at_the_end(site: Site) -> None:
-    env = site.client_env()
-    answer = requests.get(
-        env["OPENAI_BASE_URL"] + "/models", headers={"Authorization": f"Bearer {env['OPENAI_API_KEY']}"}, timeout=10
-    )
-    assert {m["id"] for m in answer.json()["data"]} == {"tiny-chat", "chat-default"}

@@ -1,7 +1,7 @@
 """Says whether there is anything to do: do inputs and hosts look as they did when the site was last accepted?
 
-Arguments: `inputs` (the plan's digest) and `looks` ({host: what the module site_look returned}). Result: `in_step`,
-`since` (when it was accepted, ISO 8601), `run` (that run's folder) and `why` (what is not in step, empty when it is).
+Arguments: `inputs` (the plan's digest), `hosts` and `looks` ({host: what the module site_look returned}).
+Result: `in_step`, `since` (when it was accepted, ISO 8601), `run` (that run's folder) and `why` (what is not in step).
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Compare, and tell."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         given = json.loads(json.dumps(self._task.args))
-        why = [reason for host, look in given["looks"].items() for reason in differs(host, look, given["inputs"])]
-        records = [look["recorded"] for look in given["looks"].values() if look.get("recorded")]
+        looks = {host: given["looks"].get(host, {}) for host in given["hosts"]}
+        why = [reason for host, look in looks.items() for reason in differs(host, look, given["inputs"])]
+        records = [look["recorded"] for look in looks.values() if look.get("recorded")]
         since, run = (records[0]["since"], records[0]["run"]) if records else ("", "")
         if not why and os.environ.get("DEPLOYCTL_RUN_DIR"):
-            text = json.dumps({"since": since, "run": run, "hosts": list(given["looks"])}, indent=1)
+            text = json.dumps({"since": since, "run": run, "hosts": given["hosts"]}, indent=1)
             paths.write_private(Path(os.environ["DEPLOYCTL_RUN_DIR"]) / "in_step.json", text + "\n")
         return {**result, "changed": False, "in_step": not why, "since": since, "run": run, "why": why}
 

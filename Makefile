@@ -46,7 +46,7 @@ sites: $(VENV)/.dev $(VENV)/.images ## From bare Debian to an accepted site over
 e2e: $(VENV)/.dev ## The whole stack on this machine: up, change, kill, down
 	pytest -q tests/e2e
 
-faults: $(VENV)/.dev ## Every fault that this machine can make, under load; ends with a table (about 40 min)
+faults: $(VENV)/.dev ## Every fault that this machine can make, under load; ends with a table
 	pytest -q tests/faults
 
 docs: $(VENV)/.dev ## docs/roles.md from the roles' argument_specs

@@ -68,9 +68,12 @@ def unplugged(url: str, key: str, inventory: str) -> None:
     change = ["deployctl", "up", inventory, "-e", json.dumps({"vllm_args": ["--max-num-seqs", "64"]})]
     with Load(url, key, "chat-default", chats=2, streams=0, pause=0.3) as load:
         run = subprocess.Popen(change, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
-        time.sleep(15)
-        docker("network", "disconnect", NETWORK, "molecule-serve2")
-        printed, _ = run.communicate(timeout=900)
+        printed = ""
+        for line in run.stdout or ():
+            printed += line
+            if "== Changed instances" in line:
+                docker("network", "disconnect", NETWORK, "molecule-serve2")
+        run.wait(60)
         if run.returncode != 3 or "serve2" not in printed:
             raise SystemExit(f"ended with {run.returncode}:\n{printed[-3000:]}")
         docker("network", "connect", "--ip", ADDRESS, NETWORK, "molecule-serve2")

@@ -126,15 +126,9 @@ def site_run(request: Request, output: Output) -> int:
 def status(request: Request, output: Output) -> int:
     """Show the instances in one table; 0 when all are healthy, else 3."""
     from deploy_cli.status import lines, table
-    from deploy_cli.summary import show
 
-    console = _console(stderr=True)
-    outcome, found = _execute(request, output, console)
-    document = found.get("status.json")
+    outcome, document = _ask(request, output, "status.json")
     if document is None:
-        if output.as_json:
-            _print_json(outcome.document())
-        show(outcome, console)
         return outcome.exit_code
     if output.as_json:
         _print_json(document)
@@ -153,15 +147,9 @@ def status(request: Request, output: Output) -> int:
 def doctor(request: Request, output: Output) -> int:
     """Show what was found on each host; 0 when there is no problem, else 3."""
     from deploy_cli.doctor.lines import by_host, plain, table
-    from deploy_cli.summary import show
 
-    console = _console(stderr=True)
-    outcome, found = _execute(request, output, console)
-    answer = found.get("doctor.json")
+    outcome, answer = _ask(request, output, "doctor.json")
     if answer is None:
-        if output.as_json:
-            _print_json(outcome.document())
-        show(outcome, console)
         return outcome.exit_code
     if output.as_json:
         _print_json(answer)
@@ -176,15 +164,9 @@ def doctor(request: Request, output: Output) -> int:
 def history(request: Request, output: Output) -> int:
     """Show the states that the hosts keep, or what differs between two of them."""
     from deploy_cli.history import lines, table
-    from deploy_cli.summary import show
 
-    console = _console(stderr=True)
-    outcome, found = _execute(request, output, console, lasting=False)
-    told = found.get("history.json")
+    outcome, told = _ask(request, output, "history.json", lasting=False)
     if told is None:
-        if output.as_json:
-            _print_json(outcome.document())
-        show(outcome, console)
         return outcome.exit_code
     if output.as_json:
         _print_json(told)
@@ -224,15 +206,9 @@ def diff(request: Request, output: Output) -> int:
 def env(request: Request, output: Output) -> int:
     """Print what a client needs as NAME=value lines, and nothing else on stdout. Leaves no run folder."""
     from deploy_cli.status import env_lines
-    from deploy_cli.summary import show
 
-    console = _console(stderr=True)
-    outcome, found = _execute(request, output, console, lasting=False)
-    values = found.get("env.json")
+    outcome, values = _ask(request, output, "env.json", lasting=False)
     if values is None:
-        if output.as_json:
-            _print_json(outcome.document())
-        show(outcome, console)
         return outcome.exit_code
     if output.as_json:
         _print_json(values)
@@ -243,15 +219,10 @@ def env(request: Request, output: Output) -> int:
 
 def report(request: Request, output: Output) -> int:
     """Write the report of a past run again and show its verdict. Leaves no run folder of its own."""
-    from deploy_cli.summary import show, show_acceptance
+    from deploy_cli.summary import show_acceptance
 
-    console = _console(stderr=output.as_json)
-    outcome, found = _execute(request, output, console, lasting=False)
-    told = found.get("result.json")
+    outcome, told = _ask(request, output, "result.json", lasting=False)
     if told is None:
-        if output.as_json:
-            _print_json(outcome.document())
-        show(outcome, console)
         return outcome.exit_code
     acceptance = paths.read_json(Path(told["run"]) / "acceptance.json") or {}
     if output.as_json:
@@ -281,15 +252,9 @@ def bundle(request: Request, output: Output) -> int:
 def init(request: Request, output: Output) -> int:
     """Write the inventory of new hosts; 2 when files are in the way, 3 when a host cannot be looked at."""
     from deploy_cli.init.report import message
-    from deploy_cli.summary import show
 
-    console = _console(stderr=True)
-    outcome, found = _execute(request, output, console)
-    answer = found.get("init.json")
+    outcome, answer = _ask(request, output, "init.json")
     if answer is None:
-        if output.as_json:
-            _print_json(outcome.document())
-        show(outcome, console)
         return outcome.exit_code
     code = {"failed": ExitCode.HOST_FAILED, "refused": ExitCode.REFUSED}.get(answer["status"], ExitCode.ACCEPTED)
     if output.as_json:
@@ -297,6 +262,22 @@ def init(request: Request, output: Output) -> int:
     else:
         print("\n".join(message(answer)), file=sys.stderr if code else sys.stdout)
     return code
+
+
+def _ask(
+    request: Request, output: Output, answer: str, *, lasting: bool = True
+) -> tuple[Outcome, dict[str, Any] | None]:
+    """Run; return the outcome and the document `answer`. Without one, how the run ended is shown: there is no more."""
+    from deploy_cli.summary import show
+
+    console = _console(stderr=True)
+    outcome, found = _execute(request, output, console, lasting=lasting)
+    document: dict[str, Any] | None = found.get(answer)
+    if document is None:
+        if output.as_json:
+            _print_json(outcome.document())
+        show(outcome, console)
+    return outcome, document
 
 
 def _execute(

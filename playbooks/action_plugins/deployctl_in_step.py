@@ -1,6 +1,7 @@
 """Says whether there is anything to do: do inputs and hosts look as they did when the site was last accepted?
 
-Arguments: `inputs` (the plan's digest), `hosts` and `looks` ({host: what the module site_look returned}).
+Argument: `inputs` (the plan's digest). Each host of the site has what the module site_look returned as `site_looked`;
+a host that a limit left out has not, and is not in step.
 Result: `in_step`, `since` (when it was accepted, ISO 8601), `run` (that run's folder) and `why` (what is not in step).
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from deploy_cli import paths
+from deploy_cli.plan.shapes import GROUPS
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -25,13 +27,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Compare, and tell."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        given = json.loads(json.dumps(self._task.args))
-        looks = {host: given["looks"].get(host, {}) for host in given["hosts"]}
-        why = [reason for host, look in looks.items() for reason in differs(host, look, given["inputs"])]
+        groups, hostvars = (task_vars or {})["groups"], (task_vars or {})["hostvars"]
+        hosts = list(dict.fromkeys(host for group in GROUPS for host in groups.get(group, ())))
+        looks = {host: hostvars[host].get("site_looked") or {} for host in hosts}
+        inputs = str(self._task.args["inputs"])
+        why = [reason for host, look in looks.items() for reason in differs(host, look, inputs)]
         records = [look["recorded"] for look in looks.values() if look.get("recorded")]
         since, run = (records[0]["since"], records[0]["run"]) if records else ("", "")
         if not why and os.environ.get("DEPLOYCTL_RUN_DIR"):
-            text = json.dumps({"since": since, "run": run, "hosts": given["hosts"]}, indent=1)
+            text = json.dumps({"since": since, "run": run, "hosts": hosts}, indent=1)
             paths.write_private(Path(os.environ["DEPLOYCTL_RUN_DIR"]) / "in_step.json", text + "\n")
         return {**result, "changed": False, "in_step": not why, "since": since, "run": run, "why": why}
 

@@ -103,6 +103,17 @@ def instances(engine: docker.DockerClient) -> dict[str, Any]:
     return {c.name: c for c in found}
 
 
+def ids(engine: docker.DockerClient) -> dict[str, str]:
+    """Ids of the site's vLLM containers by name: another id is another container."""
+    return {name: container.id for name, container in instances(engine).items()}
+
+
+def shipped(**changes: Any) -> list[dict[str, Any]]:
+    """The models as the repository has them, with changes to the first."""
+    models = yaml.safe_load((REPO / "inventories/group_vars/local/models.yml").read_text())["models"]
+    return [{**models[0], **changes}, *models[1:]]
+
+
 def engine_core(container: Any) -> int:
     """Host process number of the container's EngineCore."""
     for pid, *command in container.top(ps_args="-eo pid,args")["Processes"]:

@@ -10,9 +10,8 @@ from typing import Any
 
 import docker
 import pytest
-import yaml
 from load import Load
-from stack import REPO, Site, instances
+from stack import REPO, Site, ids, instances, shipped
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,10 +35,6 @@ def none_failed(seen: Load) -> None:
     assert seen.streams.cut_aloud == 0
 
 
-def ids(engine: docker.DockerClient) -> dict[str, str]:
-    return {name: container.id for name, container in instances(engine).items()}
-
-
 def served(engine: docker.DockerClient) -> dict[str, str]:
     """What each engine was started with."""
     return {name: " ".join(container.attrs["Args"]) for name, container in instances(engine).items()}
@@ -52,14 +47,6 @@ def as_json(site: Site, command: str, *args: str) -> dict[str, Any]:
         cwd=REPO, env=site.env(), capture_output=True, text=True, check=True, timeout=300,
     ).stdout  # fmt: skip
     found: dict[str, Any] = json.loads(printed)
-    return found
-
-
-def shipped_models() -> list[dict[str, Any]]:
-    """The models as the repository has them."""
-    found: list[dict[str, Any]] = yaml.safe_load((REPO / "inventories/group_vars/local/models.yml").read_text())[
-        "models"
-    ]
     return found
 
 
@@ -102,4 +89,4 @@ def test_rollback_returns_to_the_state_before_though_the_inventory_cannot_be_pla
     none_failed(seen)
     assert "ACCEPTED" in printed
     assert not any("--max-model-len 1024" in args for args in served(engine).values())
-    site.write_models(shipped_models())
+    site.write_models(shipped())

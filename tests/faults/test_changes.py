@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from stack import REPO, instances
+from stack import REPO, ids, instances, shipped
 from trials import Faults, both_up, fill, trial
 
 # The steps of a swap, as the vllm role names them.
@@ -26,16 +25,6 @@ STEPS = (
     "New instance is judged through the gateway",
     "New instance takes requests",
 )
-
-
-def shipped(**changes: Any) -> list[dict[str, Any]]:
-    """The site's models, with changes to the first."""
-    models = yaml.safe_load((REPO / "inventories/group_vars/local/models.yml").read_text())["models"]
-    return [{**models[0], **changes}]
-
-
-def ids(faults: Faults) -> dict[str, str]:
-    return {name: container.id for name, container in instances(faults.engine).items()}
 
 
 def killed_when(faults: Faults, said: Callable[[str], bool]) -> None:
@@ -94,20 +83,20 @@ def test_control_node_dies_in_the_middle_of_a_swap(faults: Faults, step: int) ->
         made.until(both_up)
     for container in instances(faults.engine).values():
         assert f"--max-model-len {length}" in " ".join(container.attrs["Args"])
-    assert not [name for name in ids(faults) if name.endswith("-previous")]
+    assert not [name for name in ids(faults.engine) if name.endswith("-previous")]
 
 
 def refused_and_restored(faults: Faults, name: str, models: list[dict[str, Any]], *args: str, why: str) -> None:
     """A change that is no good: it ends with 3, and the old containers serve."""
     faults.site.write_models(shipped())
     faults.site.deployctl("up")
-    before = ids(faults)
+    before = ids(faults.engine)
     faults.site.write_models(models)
     with trial(faults, name) as made:
         printed = made.strike(lambda: faults.site.deployctl("swap", *args, code=3))
         made.until(both_up)
     assert why in printed
-    assert ids(faults) == before
+    assert ids(faults.engine) == before
     faults.site.write_models(shipped())
 
 
@@ -162,7 +151,7 @@ def with_second() -> list[dict[str, Any]]:
 
 def test_model_store_has_no_room(faults: Faults) -> None:
     faults.site.write_models(with_second())
-    before = ids(faults)
+    before = ids(faults.engine)
     with trial(faults, "disk full in the model store") as made:
         file = made.strike(lambda: fill(faults.site.root / "models"))
         printed = faults.site.deployctl("up", code=None)
@@ -170,7 +159,7 @@ def test_model_store_has_no_room(faults: Faults) -> None:
         file.unlink()
         assert "ACCEPTED" in faults.site.deployctl("up")
         made.until(both_up)
-    assert {name: kept for name, kept in ids(faults).items() if name in before} == before
+    assert {name: kept for name, kept in ids(faults.engine).items() if name in before} == before
     faults.site.write_models(shipped())
     faults.site.deployctl("up")
 

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import yaml
 from load import Load
-from stack import REPO, instances
+from stack import ids, shipped
 from trials import Faults, both_up, trial
 
 STRICT = "acceptance_load_ttft_p95_ms_max=0.001"
 
 
-def shipped(**changes: Any) -> list[dict[str, Any]]:
-    """The site's models, with changes to the first."""
-    models = yaml.safe_load((REPO / "inventories/group_vars/local/models.yml").read_text())["models"]
-    return [{**models[0], **changes}]
-
-
-def ids(faults: Faults) -> dict[str, str]:
-    return {name: container.id for name, container in instances(faults.engine).items()}
-
-
 def test_a_rejected_change_is_taken_back(faults: Faults) -> None:
     faults.site.write_models(shipped())
     faults.site.deployctl("up")
-    before = ids(faults)
+    before = ids(faults.engine)
     faults.site.write_models(shipped(context_length=1536))
     with trial(faults, "acceptance rejects a change") as made:
         printed = made.strike(lambda: faults.site.deployctl("up", "-e", STRICT, code=4))
         made.until(both_up)
     assert "REJECTED" in printed
     assert "taken back" in printed
-    assert ids(faults) == before
+    assert ids(faults.engine) == before
     assert "rejected" in faults.site.deployctl("history").splitlines()[2]
     faults.site.write_models(shipped())
 
@@ -46,25 +33,25 @@ def test_another_model_takes_over_the_alias(faults: Faults) -> None:
     old_name = Load(env["OPENAI_BASE_URL"], env["OPENAI_API_KEY"], "tiny-chat", chats=1, pause=0.5)
     with trial(faults, "model for a model under one alias") as made, old_name:
         assert "ACCEPTED" in made.strike(lambda: faults.site.deployctl("swap"))
-    assert set(ids(faults)) == {"vllm-second-0", "vllm-second-1"}
+    assert set(ids(faults.engine)) == {"vllm-second-0", "vllm-second-1"}
     # Asked by its own name, the old model answers until it is gone, and is unknown from then on.
     assert old_name.chats.sent > len(old_name.chats.failed) > 0
     assert all("404" in wrong for wrong in old_name.chats.failed), old_name.chats.failed[:3]
     with trial(faults, "rollback to the model before") as made:
         assert "ACCEPTED" in made.strike(lambda: faults.site.deployctl("rollback"))
         made.until(both_up)
-    assert set(ids(faults)) == {"vllm-tiny-chat-0", "vllm-tiny-chat-1"}
+    assert set(ids(faults.engine)) == {"vllm-tiny-chat-0", "vllm-tiny-chat-1"}
     faults.site.write_models(shipped())
 
 
 def test_an_only_replica_is_held_or_refused(faults: Faults) -> None:
     faults.site.write_models(shipped(replicas=1))
     faults.site.deployctl("up")
-    before = ids(faults)
+    before = ids(faults.engine)
     faults.site.write_models(shipped(replicas=1, context_length=1024))
     printed = faults.site.deployctl("up", "-e", "haproxy_hold_seconds=0", code=3)
     assert "--allow-gap" in printed
-    assert ids(faults) == before
+    assert ids(faults.engine) == before
     with trial(faults, "an only replica is replaced: requests wait", streams=0) as made:
         printed = made.strike(lambda: faults.site.deployctl("up"))
     assert "the only replica is replaced" in printed

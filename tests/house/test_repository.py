@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -158,6 +159,17 @@ def test_readme_names_every_command_and_exit_code() -> None:
     assert [name for name in cli.cli.commands if f"`{name}`" not in readme and f"deployctl {name}" not in readme] == []
     drawn = {int(code) for row in re.findall(r"^\| ([\d, /]+) \|", readme, re.MULTILINE) for code in version(row)}
     assert drawn == {*set(ExitCode), 130, 143}
+
+
+def test_every_line_of_the_readme_is_one_that_the_command_takes() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", text("README.md"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("deployctl ")]
+    assert len(lines) > 10
+    for line in lines:
+        _, name, *words = shlex.split(line.partition(">")[0], comments=True)
+        command = cli.cli.commands[name].make_context(name, words)
+        given = command.params.get("inventory")
+        assert given is None or given.suffix == ".yml", f"no inventory: {line}"
 
 
 @pytest.mark.parametrize("page", [str(file) for file in files() if file.suffix == ".md"])

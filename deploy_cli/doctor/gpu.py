@@ -15,7 +15,7 @@ DRIVER = re.compile(r"(lib)?(nvidia|cuda)")
 # Problems of gpu_facts that stand on a host before `up` has been there and that it puts right.
 BEFORE_UP = {"no_nvidia_smi", "nouveau_loaded"}
 # Not right, and no reason to keep `up` away: it may be what helps.
-HARMLESS = {"unreadable", "driver_not_loaded"}
+HARMLESS = {"unreadable", "driver_not_loaded", "gpu_ailing"}
 # What the role nvidia_driver puts right where it may: by a reboot, or by another driver and a reboot.
 REPAIRED = {"version_mismatch"}
 REBOOTS = "`deployctl up` reboots this host for it, and with --no-reboot ends there"
@@ -91,7 +91,8 @@ def _gpus(told: Teller, gpu: Mapping[str, Any], needs: Mapping[str, Any], *, ins
     for problem in gpu.get("problems") or []:
         if problem.get("gpu") or problem["code"] == "no_gpu":
             what = f"{problem['gpu']}: {problem['what']}" if problem.get("gpu") else str(problem["what"])
-            told.say("gpu", "problem", what, str(problem.get("hint") or ""), blocks=True)
+            blocks = problem["code"] not in HARMLESS
+            told.say("gpu", "problem", what, str(problem.get("hint") or ""), blocks=blocks)
     usable = [found for found in gpu.get("gpus") or [] if found.get("usable")]
     names = {str(found["index"]) for found in usable} | {str(found["uuid"]) for found in usable}
     missing = [device for device in needs["devices"] if device not in names]

@@ -47,6 +47,10 @@ NOTHING = re.compile(
     re.IGNORECASE,
 )
 BROKEN = re.compile(r"ERR!|Unknown Error|GPU is lost|requires reset", re.IGNORECASE)
+# What the driver wants done with the GPU, and what it calls broken about its memory.
+AILING = "see dmesg for Xid messages; `nvidia-smi --gpu-reset` or a reboot while nothing serves there may help"
+WAITING = {"gpu_recovery_action"}
+BAD = {"remapped_row_failure", "remapped_row_pending", "pending_retirement", "reset_required"}
 
 
 def problem(code: str, what: str, hint: str = "", gpu: str | None = None) -> Problem:
@@ -109,6 +113,7 @@ def gpu(index: int) -> dict[str, Any]:
         "processes": [],
         "usable": False,
         "problems": [],
+        "ailing": {},
     }
 
 
@@ -156,6 +161,7 @@ def _gpu_of_xml(node: ElementTree.Element, place: int) -> dict[str, Any]:
         "mig": mode if mode in ("enabled", "disabled") else None,
         "mig_devices": [_mig(one, found) for one in node.findall("mig_devices/mig_device")],
         "processes": [p for p in map(_process, node.findall("processes/process_info")) if p],
+        "ailing": _ailing(node),
     }
     for name, told in (
         ("product_name", _first(node, "product_name")),
@@ -166,6 +172,17 @@ def _gpu_of_xml(node: ElementTree.Element, place: int) -> dict[str, Any]:
             found["problems"].append("gpu_lost" if "lost" in told.lower() else "gpu_error")
             found["name"] = found["name"] if name != "product_name" else None
     return found
+
+
+def _ailing(node: ElementTree.Element) -> dict[str, str]:
+    """Fields in which a GPU says that something about it is broken, or what it waits for: {field: its words}."""
+    others = {leaf for part in node.findall("processes") for leaf in part.iter()}
+    told = {leaf.tag: (leaf.text or "").strip() for leaf in node.iter() if leaf not in others and not len(leaf)}
+    return {
+        field: words
+        for field, words in told.items()
+        if BROKEN.search(words) or (field in WAITING and value(words)) or (field in BAD and words == "Yes")
+    }
 
 
 def _mig(node: ElementTree.Element, parent: dict[str, Any]) -> dict[str, Any]:
@@ -275,6 +292,9 @@ def judged(found: list[dict[str, Any]]) -> list[Problem]:
             problems.append(
                 problem("gpu_error", f"{label} does not tell its memory, or fails in other fields", "see dmesg", where)
             )
+        elif one["ailing"]:
+            said = ", ".join(f"{field} {words}" for field, words in sorted(one["ailing"].items()))
+            problems.append(problem("gpu_ailing", f"{label} works, and says: {said}", AILING, where))
         seen.add(one["uuid"])
         one["problems"] = sorted(set(one["problems"]))
         one["usable"] = not one["problems"]

@@ -34,16 +34,18 @@ def killed_when(faults: Faults, said: Callable[[str], bool]) -> None:
         ["deployctl", "swap", str(faults.site.inventory)],
         cwd=REPO, env=faults.site.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and run.poll() is None:
-        for folder in set(faults.site.runs) - known:
-            events = folder / "events.jsonl"
-            if events.exists() and said(events.read_text()):
-                kill_tree(run.pid)
-                run.wait(20)
-                return
-        time.sleep(0.05)
-    raise AssertionError("the swap ended before it came to that step")
+    deadline = time.monotonic() + 600
+    try:
+        while time.monotonic() < deadline and run.poll() is None:
+            for folder in set(faults.site.runs) - known:
+                events = folder / "events.jsonl"
+                if events.exists() and said(events.read_text()):
+                    return
+            time.sleep(0.05)
+        raise AssertionError("the swap ended before it came to that step")
+    finally:
+        kill_tree(run.pid)
+        run.wait(20)
 
 
 def kill_tree(pid: int) -> None:

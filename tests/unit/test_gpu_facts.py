@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,4 +160,26 @@ def test_mangled_output_never_raises(folder: str) -> None:
             told = nvidia_smi.judged(gpus)
             assert all(set(g) == KEYS for g in gpus)
             assert all(g["usable"] or g["problems"] for g in gpus)
-            assert len([g for g in gpus if not g["usable"]]) == len(told)
+            unusable = [p for p in told if p["code"] != "gpu_ailing"]
+            assert len([g for g in gpus if not g["usable"]]) == len(unusable)
+
+
+@pytest.mark.parametrize(
+    ("folder", "field", "words"),
+    [
+        ("rtx-3080-v13", "fan_speed", "ERR!"),
+        ("rtx-3080-v13", "gpu_recovery_action", "Reset"),
+        ("a10g", "gpu_temp", "Unknown Error"),
+        ("a10g", "remapped_row_failure", "Yes"),
+    ],
+)
+def test_a_gpu_that_ails_is_told_and_works_on(folder: str, field: str, words: str) -> None:
+    text = (FIXTURES / folder / "q-x.xml").read_text()
+    ailing = re.sub(f"<{field}>[^<]*", f"<{field}>{words}", text)
+    for shown, problems in ((text, []), (ailing, ["gpu_ailing"])):
+        whole = nvidia_smi.from_xml(shown)
+        assert whole is not None
+        told = nvidia_smi.judged(whole["gpus"])
+        assert whole["gpus"][0]["usable"]
+        assert [p["code"] for p in told] == problems
+        assert all(f"{field} {words}" in p["what"] for p in told)

@@ -2,10 +2,12 @@
 
 A manifest: {format, deployctl, created, site, inventory, architecture, python,
  images: [{reference, id, created, size, digests, inputs, config, layers, layer_ids}],
- models: [{name, store_name, folder}], packages: {release: {folder, names}}, files: {member: {size, sha256}}};
+ models: [{name, store_name, folder}], files: {member: {size, sha256}},
+ packages: {release: {folder, names (asked for), versions {name: [version]} (of all), left_out [name]}}};
  `config`, `layers` and `folder` name members.
-What a host needs: {release, architecture, packages: [name], images: [{name, reference, mode, inputs, digest}],
- models: [{name, kind, store_name}]}, all of it only where the host lacks it or cannot say.
+What a host needs: {release, architecture, kernel, packages: [name, or name=version],
+ images: [{name, reference, mode, inputs, digest}], models: [{name, kind, store_name}]}, all of it only
+where the host lacks it or cannot say.
 """
 
 from __future__ import annotations
@@ -60,9 +62,18 @@ def _packages(manifest: Mapping[str, Any], host: str, needs: Mapping[str, Any]) 
             )
             yield Problem(host, what, hint)
         return
-    missing = sorted(set(names) - set(held[release]["names"]))
-    if missing:
-        yield Problem(host, f"the bundle's packages for {release} hold no {', '.join(missing)}", PACK_AGAIN)
+    versions = held[release].get("versions", {})  # a bundle of an earlier deployctl has none
+    there = {*held[release]["names"], *versions} | {f"{name}={one}" for name in versions for one in versions[name]}
+    missing = sorted(set(names) - there)
+    kernel = str(needs.get("kernel", ""))
+    headers = [name for name in missing if kernel and kernel in name]
+    if headers:
+        what = f"the driver is built against {', '.join(headers)}, which neither the host has nor the bundle"
+        hint = f"name the running kernel in `bundle_kernels: [{kernel}]` and {PACK_AGAIN}; or install it on the host"
+        yield Problem(host, what, hint)
+    others = [name for name in missing if name not in headers]
+    if others:
+        yield Problem(host, f"the bundle's packages for {release} hold no {', '.join(others)}", PACK_AGAIN)
 
 
 def _models(manifest: Mapping[str, Any], host: str, needs: Mapping[str, Any]) -> Iterator[Problem]:

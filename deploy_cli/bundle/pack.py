@@ -2,7 +2,7 @@
 
 A request: {output, force, site, inventory, work (folder that keeps downloads), gzip_level, pythons ([] = no wheels at
 all, else those besides this one), images: [reference], models: [{name, store_name, folder}], packages: as
-packages.pack takes them}.
+packages.pack takes them, notes: [text for whoever packs]}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,19 @@ def expected(request: dict[str, Any]) -> list[tuple[str, int | None]]:
         there = (folder / STORE_MANIFEST).is_file()
         parts.append((f"model {model['name']}", sum(_size(file) for file in folder.rglob("*")) if there else None))
     for wanted in request["packages"]:
-        parts.append((f"packages for {wanted['release']}: {', '.join(sorted(set(wanted['names'])))}", None))
+        parts.append((f"packages for {wanted['release']}: {', '.join(packages.asked(wanted))}", None))
     if request["pythons"]:
         parts.append(("wheels of deployctl", WHEELS_BYTES))
     return parts
+
+
+def notes(request: dict[str, Any], packed: Mapping[str, Any]) -> list[str]:
+    """Return what whoever packs should know: which kernels the driver can be built for, and what was left out."""
+    told = list(request["notes"])
+    for release, entry in packed.items():
+        if entry["left_out"]:
+            told.append(f"not in the archives of {release}, and so left out: {', '.join(entry['left_out'])}")
+    return told
 
 
 def _size(file: Path) -> int:
@@ -98,6 +107,7 @@ def pack(request: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
         "id": identity,
         "size": output.stat().st_size,
         "parts": parts,
+        "notes": notes(request, manifest["packages"]),
         "reused": writer.reused,
         "seconds": round(time.time() - begun, 1),
     }
@@ -124,6 +134,14 @@ def _write(
         control.pack(writer, work, request["pythons"], say)
     for wanted in request["packages"]:
         manifest["packages"][wanted["release"]] = packages.pack(writer, wanted, work, say)
+    missing = packages.nowhere(request["packages"], manifest["packages"])
+    if missing:
+        what = f"no archive of {', '.join(manifest['packages'])} has {', '.join(missing)}"
+        hint = (
+            "`bundle_kernels` names what `uname -r` says on the hosts; kernels that came as a security update, or are "
+            "older than the archive's, need another one in `bundle_apt_sources`"
+        )
+        raise DeployctlError(what, hint)
     for model in request["models"]:
         manifest["models"].append(_model(writer, model, say))
     for image in request["images"]:

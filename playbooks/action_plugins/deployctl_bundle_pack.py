@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from deploy_cli.errors import DeployctlError, render_problems
 from deploy_cli.paths import write_private
 
 LISTS = {name: {"type": "list", "default": []} for name in ("images", "models", "pythons", "bases", "names")}
-LISTS |= {name: {"type": "list", "default": []} for name in ("sources", "keyrings", "releases")}
+LISTS |= {name: {"type": "list", "default": []} for name in ("sources", "keyrings", "releases", "sets", "notes")}
 TEXTS = {name: {"type": "str", "default": ""} for name in ("site", "inventory", "work", "components", "store")}
 SPEC = {
     "state": {"type": "str", "choices": ["possible", "packed"], "default": "packed"},
@@ -57,7 +58,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         request = {**arguments, "output": str(output), "models": models, "packages": _packages(arguments)}
         if self._task.check_mode:
             parts = pack.expected(request)
-            _leave({"file": str(output), "expected": parts})
+            _leave({"file": str(output), "expected": parts, "notes": arguments["notes"]})
             return {**result, "changed": True, "finished": True, "expected": [list(part) for part in parts]}
         try:
             ended, progress, done = background.step(f"pack {output}", lambda say: pack.pack(request, say))
@@ -89,9 +90,19 @@ def _packages(arguments: dict[str, Any]) -> list[dict[str, Any]]:
                 "components": arguments["components"],
                 "sources": arguments["sources"],
                 "keyrings": arguments["keyrings"],
+                "sets": _unique(one for one in arguments["sets"] if one["release"] in ("", release)),
                 "names": [*(engine.get(release) or engine.get("Debian") or []), *arguments["names"]],
             }
         )
+    return found
+
+
+def _unique(sets: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that ask for something, each once: hosts that are alike ask for the same."""
+    found: list[dict[str, Any]] = []
+    for one in sets:
+        if one["names"] and one not in found:
+            found.append(one)
     return found
 
 

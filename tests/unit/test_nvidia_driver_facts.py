@@ -44,6 +44,7 @@ GPU: dict[str, Any] = {
 WANTED: dict[str, Any] = {
     "manage": True, "branch": 580, "branch_min": 580, "modules": "auto", "source": "vendor", "prebuilt": False,
     "packages": [], "headers": True, "devices": [], "system": "Debian 13.1", "architecture": "x86_64",
+    "repository": "https://repository.example.org", "keyring": "",
 }  # fmt: skip
 THERE = {"packages": {"nvidia-open": "580.95.05-1"}, "module": "580.95.05", "held_by_us": ["nvidia-open"]}
 RUNS = {"driver": {"version": "580.95.05", "module": "580.95.05", "library": "580.95.05", "open": True}}

@@ -11,6 +11,8 @@ from typing import Any
 # Turing, and the open modules do not know it; what is above the third (Blackwell), and Grace Hopper, only they know.
 MAXWELL, TURING, BLACKWELL, GRACE_HOPPER = 0x1340, 0x1E00, 0x2900, 0x2342
 LAST_BRANCH_BEFORE_TURING = 580
+UNKNOWN: dict[str, Any] = {"packages": [], "headers": [], "pin": [], "fabric_manager": ""}
+ARCHIVE_KEY = "/usr/share/keyrings/cuda-archive-keyring.gpg"  # where the vendor's package with its key puts it
 
 
 def nvidia_driver_plan(
@@ -22,7 +24,7 @@ def nvidia_driver_plan(
     wanted: the role's variables (vars/main.yml).
     Keys: problems [{what, hint}], present (version or None), healthy, install, state (for the package
     module: `latest` passes to another branch), reboot (it is foreseen), modules,
-    repository {folder, keyring, file, components, manager}, stream, lock, before, headers, pin, packages,
+    repository {folder, keyring, file, line, components, manager}, stream, lock, before, headers, pin, packages,
     fabric_manager (name or empty).
     """
     known = bool(table)
@@ -31,7 +33,7 @@ def nvidia_driver_plan(
     present = _present(state, gpu)
     healthy = bool(present) and _branch(present) == wanted["branch"] and state["module"] == present
     healthy = healthy and not _wrong_kind(gpu, wanted, modules)
-    names = _names(state, table, source, wanted, modules) if known else {"packages": [], "headers": []}
+    names = _names(state, table, source, wanted, modules) if known else UNKNOWN
     there = all(name in state["packages"] for name in names["packages"])
     right = bool(present) and _branch(present) == wanted["branch"] and not _wrong_kind(gpu, wanted, modules)
     install = known and bool(wanted["manage"]) and not healthy and not (right and there)
@@ -45,6 +47,29 @@ def nvidia_driver_plan(
         "reboot": bool(gpu["nouveau"]) or (install and bool(gpu["driver"]["module"])) or _differs(state, gpu),
     }
     return {**found, "problems": _problems(state, gpu, table, source, wanted, found, why_not)}
+
+
+def nvidia_driver_packed(
+    tables: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Any], kernels: list[str]
+) -> dict[str, Any]:
+    """Return what a bundle must hold for a host that cannot be asked, system by system.
+
+    tables: {release: its file in vars/, empty for an unknown system}. kernels: `uname -r` of hosts; without one the
+    headers of the release's newest kernel.
+    Keys: sets ([{release, names, somewhere (each in one release at least), matching {name: package whose version it
+    must have; packed where there is one}, pins, components, sources, keys [{from, at (empty: a package to unpack)}]}]),
+    problems [{release, what, hint}].
+    """
+    sets, problems = [], []
+    nothing_seen: dict[str, Any] = {"pci": []}
+    modules, _against = _modules(nothing_seen, wanted)
+    for release, table in tables.items():
+        source = table[wanted["source"]] if table else {}
+        told = _of_the_system(table, source, {**wanted, "system": release})
+        problems += [{"release": release, "what": what, "hint": hint} for what, hint in told]
+        if not told:
+            sets.append({"release": release, **_set(table, source, wanted, modules, kernels)})
+    return {"sets": sets, "problems": problems}
 
 
 def nvidia_driver_outcome(state: Mapping[str, Any], gpu: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,15 +210,18 @@ def _names(
     def filled(texts: Any) -> list[str]:
         return [str(text).format(**words) for text in texts]
 
+    folder = source["folder"].format(**words)
+    apt = folder and table["manager"] == "apt"
     prebuilt = bool(wanted["prebuilt"])
     known = source["prebuilt"][modules] if prebuilt else source[modules]
     age = "until_580" if wanted["branch"] <= 580 else "after_580"
     return {
         "repository": {
             "manager": table["manager"],
-            "folder": source["folder"].format(**words),
+            "folder": folder,
             "keyring": source["keyring"],
             "file": source["file"].format(**words),
+            "line": f"deb [signed-by={ARCHIVE_KEY}] {wanted['repository']}/{folder}/ /" if apt else "",
             "components": source["components"],
         },
         "stream": source["stream"][modules].format(**words),
@@ -203,6 +231,25 @@ def _names(
         "pin": filled(source["pin"]),
         "packages": list(wanted["packages"]) or filled(known),
         "fabric_manager": source["fabric_manager"][age].format(**words) if state["nvswitch"] else "",
+    }
+
+
+def _set(
+    table: Mapping[str, Any], source: Mapping[str, Any], wanted: Mapping[str, Any], modules: str, kernels: list[str]
+) -> dict[str, Any]:
+    """Return one system's packages; its NVSwitches are not known here, so their manager comes along."""
+    each = [_names({"kernel": kernel, "nvswitch": True}, table, source, wanted, modules) for kernel in kernels or [""]]
+    found, repository = each[0], each[0]["repository"]
+    newest = table["headers_newest"][wanted["architecture"]] if found["headers"] and not kernels else []
+    url = f"{wanted['repository']}/{repository['folder']}/{repository['keyring']}"
+    return {
+        "names": [*found["pin"], *found["packages"], *newest],
+        "somewhere": [name for one in each for name in one["headers"]] if kernels else [],
+        "matching": {found["fabric_manager"]: found["packages"][0]} if found["fabric_manager"] else {},
+        "pins": found["pin"],
+        "components": repository["components"],
+        "sources": [repository["line"]] if repository["line"] else [],
+        "keys": [{"from": wanted["keyring"] or url, "at": ""}] if repository["line"] else [],
     }
 
 
@@ -304,6 +351,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "nvidia_driver_plan": nvidia_driver_plan,
+            "nvidia_driver_packed": nvidia_driver_packed,
             "nvidia_driver_outcome": nvidia_driver_outcome,
             "nvidia_driver_loose": nvidia_driver_loose,
             "nvidia_driver_told": nvidia_driver_told,

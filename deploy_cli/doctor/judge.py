@@ -166,15 +166,32 @@ def _docker(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> No
         return
     what = f"{docker['version']}, {docker['storage_driver']}, cgroup v{docker['cgroup_version']}"
     what += f" by {docker['cgroup_driver']}"
-    least = str(needs["limits"]["docker_cdi_min"])
-    if needs["nvidia"] and needs["gpu_driver"] == "cdi" and version(docker["version"]) < version(least):
-        hint = f"take Docker {least} or newer, or set vllm_gpu_runtime_driver: nvidia"
+    least, wanted = str(needs["limits"]["docker_cdi_min"]), str(needs["docker_version"])
+    coming = wanted and not _is_of(docker["version"], wanted)
+    # Wanted may be as little as `25`, which is no older than 25.0.
+    number = (*version(_upstream(wanted) if coming else docker["version"]), 0)
+    if needs["nvidia"] and needs["gpu_driver"] == "cdi" and number < version(least):
+        hint = f"take Docker {least} or newer (docker_version), or set vllm_gpu_runtime_driver: nvidia"
         told.say("docker", "problem", f"{what}: too old for CDI devices", hint, blocks=True)
+    elif coming:
+        hint = "`deployctl up` brings the engine to it, host by host"
+        told.say("docker", "hint", f"{what}; wanted is {wanted}", hint)
     elif docker["live_restore"]:
         told.say("docker", "ok", f"{what}, live-restore")
     else:
         hint = "a restart of the engine stops every container; `deployctl up` switches live-restore on"
         told.say("docker", "hint", f"{what}, no live-restore", hint)
+
+
+def _upstream(package: str) -> str:
+    """Return a package's version without its epoch."""
+    return package.split(":")[-1]
+
+
+def _is_of(engine: str, wanted: str) -> bool:
+    """Say whether an engine's own version can be of the wanted package: one of them begins with the other."""
+    shorter, longer = sorted((engine, _upstream(wanted)), key=len)
+    return longer.startswith(shorter) and not longer[len(shorter) :][:1].isdigit()
 
 
 def _ports(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:

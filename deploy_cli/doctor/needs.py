@@ -7,6 +7,7 @@ from typing import Any
 
 LIMITS = "host_checks_"
 READ = (
+    "docker_version",
     "haproxy_bind_address",
     "haproxy_port",
     "haproxy_stats_port",
@@ -37,8 +38,8 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict
     Keys: site, nvidia (bool), devices (planned device numbers or UUIDs), ports [{port, address, what}], folders [path],
     space [{path, gib, what}], images [reference], pulled [reference], gpu_images [reference], models {name: folder},
     fetched [model that is not made on the spot], hub [model that comes from a hub], registry_url, hub_url,
-    urls [{url, env, ca_file}], gpu_driver, driver {manage, branch, branch_min, prebuilt}, limits {name without
-    its prefix: value}.
+    urls [{url, env, ca_file}], docker_version (wanted, or empty), gpu_driver, driver {manage, branch, branch_min,
+    prebuilt}, limits {name without its prefix: value}.
     """
     mine = [instance for instance in plan["instances"] if instance["host"] == host]
     on_gpus = [instance for instance in mine if instance["device_kind"] == "nvidia"]
@@ -70,6 +71,7 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict
             *([{"url": hub_url, **_as_the_store(values)}] if hub_url else []),
         ],
         "driver": _driver(values),
+        "docker_version": str(values["docker_version"]),
         "gpu_driver": str(values["vllm_gpu_runtime_driver"]),
         "limits": limits,
     }

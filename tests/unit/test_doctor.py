@@ -20,6 +20,7 @@ LIMITS: dict[str, Any] = {
     "registry_url": "https://registry.example/v2/", "hub_url": "https://hub.example",
 }  # fmt: skip
 VALUES: dict[str, Any] = {
+    "docker_version": "",
     **{f"host_checks_{name}": value for name, value in LIMITS.items()},
     "haproxy_bind_address": "0.0.0.0", "haproxy_port": "8000", "haproxy_stats_port": 8404,
     "images_catalogue": [
@@ -184,6 +185,26 @@ def test_each_rule(parts: dict[str, Any], check: str, state: str, blocks: bool, 
     assert (found.state, found.blocks) == (state, blocks)
     assert words in found.what + found.hint
     assert state in ("ok", "skipped") or found.hint or "mirror" in found.what, "a finding says what to do"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "state", "blocks", "words"),
+    [
+        ("28.2", "28.2.2", "ok", False, "live-restore"),
+        ("5:28.2.2-1~debian.13~trixie", "28.2.2", "ok", False, "live-restore"),
+        ("26.1.5+dfsg1-9+b4", "26.1.5+dfsg1", "ok", False, "live-restore"),
+        ("28.20", "28.2.2", "hint", False, "wanted is 28.20"),
+        ("28.2.2", "28.2.20", "hint", False, "wanted is 28.2.2"),
+        # `up` brings the newer one before it needs it, and would not bring an older one.
+        ("25", "20.10.24+dfsg1", "hint", False, "wanted is 25"),
+        ("24", "28.2.2", "problem", True, "too old for CDI"),
+        ("20.10", "20.10.24+dfsg1", "problem", True, "too old for CDI"),
+    ],
+)
+def test_another_engine_is_wanted(wanted: str, there: str, state: str, blocks: bool, words: str) -> None:
+    found = line(lines(need=of(docker_version=wanted), docker={"version": there}), "docker")
+    assert (found.state, found.blocks) == (state, blocks)
+    assert words in found.what
 
 
 def problem(code: str, gpu: str | None = None) -> dict[str, Any]:

@@ -70,9 +70,9 @@ def unplugged(url: str, key: str, inventory: str) -> None:
         run = subprocess.Popen(change, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
         printed = ""
         for line in run.stdout or ():
-            printed += line
-            if "== Changed instances" in line:
+            if "== Changed instances" in line and "== Changed instances" not in printed:
                 docker("network", "disconnect", NETWORK, "molecule-serve2")
+            printed += line
         run.wait(60)
         if run.returncode != 3 or "serve2" not in printed:
             raise SystemExit(f"ended with {run.returncode}:\n{printed[-3000:]}")

@@ -22,9 +22,9 @@ def accepted(site: Site) -> list[dict[str, Any]]:
 
 
 def load(site: Site, model: str = "chat-default", streams: int = 1) -> Load:
-    """Two clients that want whole answers and some that want streams."""
+    """Two people who want whole answers and some who want streams; the heavy load is that of tests/faults."""
     env = site.client_env()
-    return Load(env["OPENAI_BASE_URL"], env["OPENAI_API_KEY"], model, chats=2, streams=streams, pause=1.0)
+    return Load(env["OPENAI_BASE_URL"], env["OPENAI_API_KEY"], model, chats=2, streams=streams, pause=4.0)
 
 
 def none_failed(seen: Load) -> None:

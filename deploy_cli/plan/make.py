@@ -42,6 +42,14 @@ def make_plan(site: SiteInput) -> Plan | list[Problem]:
     return _assemble(site, placeable, seats, given, out)
 
 
+def unnamed(site: SiteInput) -> list[Problem]:
+    """What keeps a site from being taken down: no name, or no hosts. Its models may be as wrong as they like."""
+    out = Findings(site)
+    if not site.unreadable:
+        variables.check_groups(site, out)
+    return out.in_order() if out.refused else []
+
+
 def vllm_version(site: SiteInput) -> str:
     """The vLLM version whose flags count: the images role's, else the newest one known."""
     for host in site.groups.get("serving", ()):

@@ -5,6 +5,7 @@ changed; or failed with `msg` (all problems, readable) and `problems`.
 The run folder is $DEPLOYCTL_RUN_DIR, else a new runs/<time>-<playbook>/. Argument `current`, optional:
 {instance: {host, devices, port}} of what runs now; the plan keeps it in place where it can. Argument `gpus`, optional:
 {host: what gpu_facts read}; devices then are the real ones, by UUID, and what differs from the inventory is a problem.
+Argument `whole`, false for `down`: the plan is the site's name alone, and only that its groups are there is checked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ansible.plugins.action import ActionBase
 from deploy_cli import paths, states
 from deploy_cli.errors import render_problems
 from deploy_cli.inputs import content_digest, inputs_digest
-from deploy_cli.plan import collect, make_plan
+from deploy_cli.plan import collect, make_plan, unnamed
 from deploy_cli.plan.shapes import GROUPS, SiteInput
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -30,7 +31,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(("current", "gpus"))
+    _VALID_ARGS = frozenset(("current", "gpus", "whole"))
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Collect, plan, write. Problems of the inventory are a failed result, never an exception."""
@@ -39,9 +40,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if "plan" in made and not self._task.args:
             # A playbook that imports another plans once: what ran in between adds variables that are not the user's.
             return result | {"changed": False, **{key: made[key] for key in ("plan", "run_dir", "inputs")}}
-        known = collect.from_ansible(
-            task_vars, self._loader, ROLES, **{name: self._task.args.get(name) for name in self._VALID_ARGS}
-        )
+        given = {name: self._task.args.get(name) for name in ("current", "gpus")}
+        known = collect.from_ansible(task_vars, self._loader, ROLES, **given)
+        if not self._task.args.get("whole", True) and not unnamed(known):
+            return result | {"changed": False, "plan": {"site": known.site}}
         outcome = make_plan(known)
         if isinstance(outcome, list):
             found = [p.as_dict() for p in outcome]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from stack import REPO, ids, instances, shipped
-from trials import Faults, both_up, fill, trial
+from trials import Faults, both_up, change, fill
 
 # The steps of a swap, as the vllm role names them.
 STEPS = (
@@ -79,7 +79,7 @@ def test_control_node_dies_in_the_middle_of_a_swap(faults: Faults, step: int) ->
         return any(str(line.get("task", "")).startswith(STEPS[step]) for line in tasks)
 
     faults.site.write_models(shipped(context_length=length))
-    with trial(faults, f"control node killed at: {STEPS[step]}", streams=0) as made:
+    with change(faults, f"control node killed at: {STEPS[step]}", streams=0) as made:
         made.strike(lambda: killed_when(faults, begun))
         assert "ACCEPTED" in faults.site.deployctl("swap")
         made.until(both_up)
@@ -94,7 +94,7 @@ def refused_and_restored(faults: Faults, name: str, models: list[dict[str, Any]]
     faults.site.deployctl("up")
     before = ids(faults.engine)
     faults.site.write_models(models)
-    with trial(faults, name) as made:
+    with change(faults, name) as made:
         printed = made.strike(lambda: faults.site.deployctl("swap", *args, code=3))
         made.until(both_up)
     assert why in printed
@@ -154,7 +154,7 @@ def with_second() -> list[dict[str, Any]]:
 def test_model_store_has_no_room(faults: Faults) -> None:
     faults.site.write_models(with_second())
     before = ids(faults.engine)
-    with trial(faults, "disk full in the model store") as made:
+    with change(faults, "disk full in the model store") as made:
         file = made.strike(lambda: fill(faults.site.root / "models"))
         printed = faults.site.deployctl("up", code=None)
         assert "ACCEPTED" not in printed
@@ -168,7 +168,7 @@ def test_model_store_has_no_room(faults: Faults) -> None:
 
 def test_run_folder_has_no_room(faults: Faults) -> None:
     faults.site.write_models(shipped(context_length=1216))
-    with trial(faults, "disk full in the run folder") as made:
+    with change(faults, "disk full in the run folder") as made:
         file = made.strike(lambda: fill(faults.site.root / "runs"))
         printed = faults.site.deployctl("up", code=None)
         assert "ACCEPTED" not in printed
@@ -184,7 +184,7 @@ def test_model_download_was_cut_off(faults: Faults) -> None:
     faults.site.deployctl("up", "-t", "model_store")
     weights = max((faults.site.root / "models").glob("*long*/*.safetensors"), key=lambda file: file.stat().st_size)
     os.truncate(weights, weights.stat().st_size // 2)
-    with trial(faults, "truncated model files") as made:
+    with change(faults, "truncated model files") as made:
         assert "ACCEPTED" in made.strike(lambda: faults.site.deployctl("up"))
         made.until(both_up)
     faults.site.write_models(shipped())
@@ -194,7 +194,7 @@ def test_model_download_was_cut_off(faults: Faults) -> None:
 @pytest.mark.parametrize("where", ["one checkout", "two machines"])
 def test_two_operators_at_once(faults: Faults, where: str) -> None:
     faults.site.write_models(shipped(context_length=1280))
-    with trial(faults, f"two operators at once, {where}") as made:
+    with change(faults, f"two operators at once, {where}") as made:
         first = made.strike(lambda: faults.site.start("swap"))
         if where == "one checkout":
             time.sleep(3)

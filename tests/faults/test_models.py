@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from load import Load
 from stack import ids, shipped
-from trials import Faults, both_up, trial
+from trials import Faults, both_up, change
 
 STRICT = "acceptance_load_ttft_p95_ms_max=0.001"
 
@@ -14,7 +14,7 @@ def test_a_rejected_change_is_taken_back(faults: Faults) -> None:
     faults.site.deployctl("up")
     before = ids(faults.engine)
     faults.site.write_models(shipped(context_length=1536))
-    with trial(faults, "acceptance rejects a change") as made:
+    with change(faults, "acceptance rejects a change") as made:
         printed = made.strike(lambda: faults.site.deployctl("up", "-e", STRICT, code=4))
         made.until(both_up)
     assert "REJECTED" in printed
@@ -31,13 +31,13 @@ def test_another_model_takes_over_the_alias(faults: Faults) -> None:
     other = {"name": "second", "source": "synthetic:tiny-chat-long", "replicas": 2, "tool_call_parser": "hermes"}
     faults.site.write_models([{**other, "aliases": ["chat-default"]}])
     old_name = Load(env["OPENAI_BASE_URL"], env["OPENAI_API_KEY"], "tiny-chat", chats=1, pause=0.5)
-    with trial(faults, "model for a model under one alias") as made, old_name:
+    with change(faults, "model for a model under one alias") as made, old_name:
         assert "ACCEPTED" in made.strike(lambda: faults.site.deployctl("swap"))
     assert set(ids(faults.engine)) == {"vllm-second-0", "vllm-second-1"}
     # Asked by its own name, the old model answers until it is gone, and is unknown from then on.
     assert old_name.chats.sent > len(old_name.chats.failed) > 0
     assert all("404" in wrong for wrong in old_name.chats.failed), old_name.chats.failed[:3]
-    with trial(faults, "rollback to the model before") as made:
+    with change(faults, "rollback to the model before") as made:
         assert "ACCEPTED" in made.strike(lambda: faults.site.deployctl("rollback"))
         made.until(both_up)
     assert set(ids(faults.engine)) == {"vllm-tiny-chat-0", "vllm-tiny-chat-1"}
@@ -52,7 +52,7 @@ def test_an_only_replica_is_held_or_refused(faults: Faults) -> None:
     printed = faults.site.deployctl("up", "-e", "haproxy_hold_seconds=0", code=3)
     assert "--allow-gap" in printed
     assert ids(faults.engine) == before
-    with trial(faults, "an only replica is replaced: requests wait", streams=0) as made:
+    with change(faults, "an only replica is replaced: requests wait", streams=0) as made:
         printed = made.strike(lambda: faults.site.deployctl("up"))
     assert "the only replica is replaced" in printed
     assert made.load.chats.slowest > 3

@@ -63,10 +63,11 @@ class Faults:
     site: Site
     engine: docker.DockerClient
 
-    def trial(self, name: str, *, chats: int = 3, streams: int = 1, model: str = "chat-default") -> Iterator[Trial]:
+    def trial(self, name: str, *, chats: int = 3, streams: int = 1, pause: float = 0.0) -> Iterator[Trial]:
         """Load for a while, the fault, and a line of the table."""
         env = self.site.client_env()
-        with Load(env["OPENAI_BASE_URL"], env["OPENAI_API_KEY"], model, chats=chats, streams=streams) as load:
+        asked = (env["OPENAI_BASE_URL"], env["OPENAI_API_KEY"], "chat-default")
+        with Load(*asked, chats=chats, streams=streams, pause=pause) as load:
             time.sleep(3)
             trial = Trial(name, load)
             try:
@@ -101,6 +102,16 @@ def trial(faults: Faults, name: str, **more: Any) -> Iterator[Trial]:
     assert made.load.chats.sent > 5
     assert made.load.chats.failed == [], made.load.chats.failed[:3]
     assert made.load.streams.failed == [], made.load.streams.failed[:3]
+
+
+@contextmanager
+def change(faults: Faults, name: str, **more: Any) -> Iterator[Trial]:
+    """One change under the load of people, who read an answer before they ask again.
+
+    A roll takes minutes: a flood would only measure how the engines and Ansible share the cores of one machine.
+    """
+    with trial(faults, name, pause=3.0, **more) as made:
+        yield made
 
 
 def fill(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from deploy_cli.doctor.space import Teller
 UP_DOES = "`deployctl up` installs it"
 DRIVER = re.compile(r"(lib)?(nvidia|cuda)")
 # Problems of gpu_facts that stand on a host before `up` has been there and that it puts right.
-BEFORE_UP = {"no_nvidia_smi", "nouveau_loaded"}
+BEFORE_UP = {"no_nvidia_smi", "no_library", "nouveau_loaded"}
 # Not right, and no reason to keep `up` away: it may be what helps.
 HARMLESS = {"unreadable", "driver_not_loaded", "gpu_ailing"}
 # What the role nvidia_driver puts right where it may: by a reboot, or by another driver and a reboot.
@@ -61,7 +61,7 @@ def _driver(told: Teller, gpu: Mapping[str, Any], needs: Mapping[str, Any]) -> N
     for problem in general:
         code = problem["code"]
         state: State = "hint" if code in BEFORE_UP else "problem"
-        hint = f"{UP_DOES}" if code == "no_nvidia_smi" else str(problem.get("hint") or "")
+        hint = f"{UP_DOES}" if code in ("no_nvidia_smi", "no_library") else str(problem.get("hint") or "")
         repaired = manage and code in REPAIRED
         blocks = state == "problem" and code not in HARMLESS and not repaired
         told.say("driver", state, str(problem["what"]), REBOOTS if repaired else hint, blocks=blocks)

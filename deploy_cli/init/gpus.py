@@ -109,7 +109,7 @@ def _told_by_bus(host: Found) -> Holdings:
     warnings += [
         (str(one.get("what")), str(one.get("hint")))
         for one in host.gpu.get("problems") or []
-        if one.get("code") not in ("no_nvidia_smi", "driver_not_loaded")
+        if one.get("code") not in ("no_nvidia_smi", "no_library", "driver_not_loaded")
     ]
     return Holdings(_counted(seats), lines, warnings)
 

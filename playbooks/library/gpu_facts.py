@@ -99,8 +99,9 @@ def gpus(timeout: int) -> dict[str, Any]:
     whole = nvidia_smi.from_xml(told)
     if whole is not None:
         found.update(whole)
-        named = nvidia_smi.failure(re.sub(r"(?s)<nvidia_smi_log.*</nvidia_smi_log>", "", told))
-        found["problems"] += [named] if named else []
+        beside = re.sub(r"(?s)<nvidia_smi_log.*</nvidia_smi_log>", "", told)
+        named = nvidia_smi.failure(beside)
+        found["problems"] += ([named] if named else []) + nvidia_smi.warnings(beside)
     else:
         shorter = _shorter(timeout, found)
         named = nvidia_smi.failure(told) or nvidia_smi.failure(shorter)

@@ -15,7 +15,13 @@ Problem = dict[str, Any]
 # What it prints instead of answering -> (code, what, hint). The first that fits counts.
 FAILURES = (
     (
-        r"driver/library version mismatch",
+        r"couldn't find libnvidia-ml",
+        "no_library",
+        "nvidia-smi is there, and the driver's library is not",
+        "`deployctl up` installs the driver",
+    ),
+    (
+        r"driver/library version mismatch|undefined symbol: nvml",
         "version_mismatch",
         "the NVIDIA library and the loaded kernel module are of different versions",
         "reboot, or reload the nvidia modules once no process uses a GPU; keep the packages held",
@@ -28,13 +34,13 @@ FAILURES = (
     ),
     (
         r"couldn't communicate with the NVIDIA driver|Driver Not Loaded|blocked by the operating system"
-        r"|Failed to initialize NVML: (?:Unknown Error|Driver)",
+        r"|Failed to initialize NVML: (?!.*permission)",
         "driver_not_loaded",
         "nvidia-smi is there, and the driver's kernel module does not answer it",
         "see `dkms status` and `dmesg | grep -i nvrm`; a driver that was just installed may need a reboot",
     ),
     (
-        r"Insufficient Permissions|No permission",
+        r"Insufficient Permissions|No permission|suff+icient permission",
         "no_permission",
         "this user may not ask the driver",
         "use a user who may open /dev/nvidiactl, or become root",
@@ -62,11 +68,17 @@ def failure(text: str) -> Problem | None:
     """Name the problem that an output tells of; None when it tells of none that is known."""
     for pattern, code, what, hint in FAILURES:
         if re.search(pattern, text, re.IGNORECASE):
-            told = re.search(r"GPU\s*([0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9])", text)
+            told = re.search(r"GPU\s*(?:\d+:\s*)?([0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9])", text)
             library = re.search(r"NVML library version:\s*([\d.]+)", text)
             more = f" (library {library.group(1)})" if library and code == "version_mismatch" else ""
             return problem(code, what + more, hint, bus_id(told.group(1)) if told else None)
     return None
+
+
+def warnings(text: str) -> list[Problem]:
+    """What nvidia-smi remarks beside its answer: an infoROM that cannot be read leaves a GPU that computes."""
+    found = dict.fromkeys(re.findall(r"WARNING: (.*infoROM is corrupted) at gpu ([0-9A-F:.]+)", text, re.IGNORECASE))
+    return [problem("gpu_ailing", f"GPU {bus_id(at)} works, and {what}", AILING, bus_id(at)) for what, at in found]
 
 
 def bus_id(text: str) -> str:

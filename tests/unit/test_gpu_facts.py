@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,36 @@ def test_what_is_wrong_has_a_name_and_a_hint(tmp_path: Path, folder: str, code: 
     found = facts(folder, tmp_path)
     assert codes(found) == {code}
     assert all(problem["what"] and problem["hint"] for problem in found["problems"])
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure that", "no_library"),
+        ("nvidia-smi: symbol lookup error: nvidia-smi: undefined symbol: nvmlDeviceGetX", "version_mismatch"),
+        ("NVIDIA-SMI has failed because you do not have suffficient permissions.", "no_permission"),
+        ("Failed to initialize NVML: Insufficient Permissions", "no_permission"),
+        ("Failed to initialize NVML: Function Not Found", "driver_not_loaded"),
+    ],
+)
+def test_words_that_nvidia_smi_has_for_it(said: str, code: str) -> None:
+    named = nvidia_smi.failure(said)
+    assert named and named["code"] == code
+
+
+@pytest.mark.parametrize("gpu", ["GPU1: 0000:0A:00.0", "GPU 0000:0A:00.0", "GPU0000:0A:00.0"])
+def test_the_lost_gpu_is_named_however_it_is_written(gpu: str) -> None:
+    named = nvidia_smi.failure(f"Unable to determine the device handle for {gpu}: Unknown Error")
+    assert named and (named["code"], named["gpu"]) == ("gpu_lost", "0000:0a:00.0")
+
+
+def test_a_corrupt_inforom_is_told_and_the_gpu_is_used(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "tesla-t4", tmp_path / "warned")
+    with (tmp_path / "warned/q-x.xml").open("a") as file:
+        file.write("WARNING: infoROM is corrupted at gpu 0000:00:1E.0\n")
+    found = facts(str(tmp_path / "warned"), tmp_path)
+    assert found["gpus"][0]["usable"]
+    assert [(p["code"], p["gpu"]) for p in found["problems"]] == [("gpu_ailing", "0000:00:1e.0")]
 
 
 def test_the_lost_gpu_is_named(tmp_path: Path) -> None:

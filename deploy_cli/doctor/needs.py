@@ -80,11 +80,16 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict
 def _driver(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the role nvidia_driver would see to."""
     return {
-        "manage": bool(values["nvidia_driver_manage"]),
+        "manage": _on(values["nvidia_driver_manage"]),
         "branch": int(values["nvidia_driver_branch"]),
         "branch_min": int(values["nvidia_driver_branch_min"]),
-        "prebuilt": bool(values["nvidia_driver_prebuilt"]),
+        "prebuilt": _on(values["nvidia_driver_prebuilt"]),
     }
+
+
+def _on(value: Any) -> bool:
+    """Whether a switch is on; from `-e name=value` and INI files it comes as text."""
+    return str(value).lower() in ("1", "true", "yes", "on")
 
 
 def _as_the_store(values: Mapping[str, Any]) -> dict[str, Any]:

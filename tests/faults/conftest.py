@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -37,6 +38,12 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
         site.deployctl("down", code=None)
         for folder in disks.values():
             subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Say at once what failed: the whole takes an hour."""
+    if report.failed:
+        print(f"\n{report.longreprtext[-6000:]}", file=sys.__stderr__, flush=True)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

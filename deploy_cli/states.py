@@ -112,14 +112,20 @@ def settings_for(
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Say what differs between two states, a line each; values of `env` never stand in it."""
     found = []
-    for key, head in (("images", "image"), ("keys", "key"), ("gateway", "gateway"), ("deployctl", "deployctl")):
-        found += _named(head, _by_name(before.get(key)), _by_name(after.get(key)))
-    for key, head in (("models", "model"), ("instances", "instance")):
+    for key, head in (("images", "image"), ("keys", "key"), ("models", "model"), ("instances", "instance")):
         found += _named(head, _by_name(before.get(key)), _by_name(after.get(key)))
     for host in sorted({*before["settings"], *after["settings"]}):
         old, new = (_without_models(state["settings"].get(host, {})) for state in (before, after))
         found += _named(f"{host}:", old, new)
+    # Digests of what mostly follows from the rest: they say least, and come last.
+    for key, head in (("gateway", "gateway configuration"), ("deployctl", "deployctl")):
+        old, new = ({k: _digest(v) for k, v in _by_name(state.get(key)).items()} for state in (before, after))
+        found += _named(head, old, new)
     return found
+
+
+def _digest(value: Any) -> Any:
+    return value[:12] if isinstance(value, str) else value
 
 
 def _without_models(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Faults of whole hosts, under load: one that serves is rebooted, and one is unplugged in the middle of a change.
+"""Under load: a host that serves is rebooted, one is unplugged in the middle of a change, all get another Docker.
 
 PYTHONPATH=tests/faults faults.py URL KEY INVENTORY
 
@@ -17,6 +17,8 @@ from pathlib import Path
 from load import Load
 
 ROOT = Path(__file__).resolve().parents[2]
+HOSTS = ("molecule-serve1", "molecule-serve2", "molecule-front")
+NEWER = "999.0"
 NETWORK, ADDRESS = "molecule-cluster", "172.30.79.3"
 
 
@@ -84,6 +86,28 @@ def unplugged(url: str, key: str, inventory: str) -> None:
     tell("host unplugged in the middle of a change", load, recovered)
 
 
+def upgraded(url: str, key: str, inventory: str) -> None:
+    """Docker of every host is replaced by a newer one (the same, packed again), host by host."""
+    for host in HOSTS:
+        docker("cp", f"{ROOT}/molecule/docker/newer_packages.sh", f"{host}:/srv/newer_packages.sh")
+        docker("exec", host, "bash", "/srv/newer_packages.sh", NEWER)
+    change = ["deployctl", "up", inventory, "-e", f"docker_version={NEWER}"]
+    change += ["-e", json.dumps({"vllm_args": ["--max-num-seqs", "64"]})]
+    with Load(url, key, "chat-default", chats=2, streams=1, pause=0.3) as load:
+        begun = time.monotonic()
+        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"ended with {done.returncode}:\n{done.stdout[-3000:]}")
+        wait_for(120)
+        took = time.monotonic() - begun
+    for host in HOSTS:
+        version = docker("exec", host, "dpkg-query", "--show", "--showformat=${Version}", "docker.io")
+        if version != NEWER:
+            raise SystemExit(f"{host} has Docker {version}")
+    tell("Docker of every host upgraded", load, took)
+
+
 if __name__ == "__main__":
     rebooted(sys.argv[1], sys.argv[2])
     unplugged(*sys.argv[1:])
+    upgraded(*sys.argv[1:])

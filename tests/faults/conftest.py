@@ -29,7 +29,15 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
         folder.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", SMALL_DISK, "deployctl-faults", str(folder)], check=True)
     (root / "inventories/group_vars/local/disks.yml").write_text(
-        json.dumps({"model_store_dir": str(disks["models"]), "jaeger_data_dir": str(disks["traces"])})
+        json.dumps(
+            {
+                "model_store_dir": str(disks["models"]),
+                "jaeger_data_dir": str(disks["traces"]),
+                # Every change is judged; how fast an engine is, is not what is tried here.
+                "acceptance_load_prompts": 16,
+                "acceptance_load_concurrency": 4,
+            }
+        )
     )
     try:
         site.deployctl("up", timeout=1500)

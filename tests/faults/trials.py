@@ -110,7 +110,7 @@ def change(faults: Faults, name: str, **more: Any) -> Iterator[Trial]:
 
     A roll takes minutes: a flood would only measure how the engines and Ansible share the cores of one machine.
     """
-    with trial(faults, name, pause=3.0, **more) as made:
+    with trial(faults, name, **{"chats": 2, "pause": 3.0, **more}) as made:
         yield made
 
 

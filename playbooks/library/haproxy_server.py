@@ -72,10 +72,10 @@ def busy(found: list[dict[str, str]]) -> int:
 
 
 def settled(found: list[dict[str, str]], state: str) -> bool:
-    """Say whether waiting longer changes nothing: idle when drained, up when ready."""
+    """Say whether waiting longer changes nothing: idle when drained; up, and given its share, when ready."""
     if state == "drain":
         return busy(found) == 0
-    return all(row["status"].startswith(("UP", "no check")) for row in found)
+    return all(row["status"].startswith(("UP", "no check")) and row["weight"] != "0" for row in found)
 
 
 def end_probation(config: str, servers: list[str]) -> bool:
@@ -101,7 +101,8 @@ def converge(path: str, servers: list[str], state: str, wait: int, config: str =
     changed = bool(config) and state == "ready" and end_probation(config, servers)
     found = rows(path, servers)
     for row in found if changed else []:
-        ask(path, f"set server {row['pxname']}/{row['svname']} weight 100%")
+        # Not in percent: those are of what the configuration says, and that is 0.
+        ask(path, f"set server {row['pxname']}/{row['svname']} weight 1")
     for row in found:
         out = row["status"].startswith(("DRAIN", "MAINT"))
         if out != (state == "drain"):

@@ -73,6 +73,8 @@ def environment(instance: dict[str, Any], settings: dict[str, Any]) -> dict[str,
             "OMP_NUM_THREADS": str(settings["cpu_threads"]),
             # Idle threads sleep at once: several engines share the cores.
             "KMP_BLOCKTIME": "0",
+            # Goes with --enforce-eager: else the first request for logprobs waits for a C++ compiler.
+            "TORCHDYNAMO_DISABLE": "1",
         }
     return env | {str(k): str(v) for k, v in {**settings["env"], **instance.get("env", {})}.items()}
 

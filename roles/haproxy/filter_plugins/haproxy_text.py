@@ -32,10 +32,11 @@ def openai_error(message: str, kind: str, code: str | None, param: str | None = 
 def haproxy_pools(
     models: list[dict[str, Any]], instances: list[dict[str, Any]], leaving: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Which names are answered by which servers: `[{name, names, servers}]`, the plan's models first.
+    """Which names are answered by which servers: `[{name, names, servers, leaving}]`, the plan's models first.
 
     While one model takes another's place, an alias of both is answered by both, and the old name by the old instances
-    (`leaving`: instances that the plan no longer holds and that still serve; each with its `served_names`).
+    (`leaving`: instances that the plan no longer holds and that still serve; each with its `served_names`). A pool that
+    only such instances are in is `leaving`: once they are gone, nobody comes.
     """
     pools: dict[tuple[str, ...], dict[str, Any]] = {}
     taken = {model["pool"] for model in models}
@@ -46,7 +47,12 @@ def haproxy_pools(
             unique, number = pool, 2
             while unique in {p["name"] for p in pools.values()}:
                 unique, number = f"{pool}-{number}", number + 1
-            pools[key] = {"name": unique, "names": [], "servers": servers}
+            pools[key] = {
+                "name": unique,
+                "names": [],
+                "servers": servers,
+                "leaving": bool(servers) and all(s in leaving for s in servers),
+            }
         pools[key]["names"].append(name)
 
     for model in models:

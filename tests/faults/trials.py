@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,16 +76,16 @@ class Faults:
                 time.sleep(2)
             finally:
                 seen = (load.chats, load.streams)
-        ROWS.append(
-            Row(
-                name,
-                sum(s.sent for s in seen),
-                sum(len(s.failed) for s in seen),
-                load.streams.cut_aloud,
-                round(max(s.slowest for s in seen), 1),
-                None if trial.recovered is None else round(trial.recovered, 1),
-            )
+        row = Row(
+            name,
+            sum(s.sent for s in seen),
+            sum(len(s.failed) for s in seen),
+            load.streams.cut_aloud,
+            round(max(s.slowest for s in seen), 1),
+            None if trial.recovered is None else round(trial.recovered, 1),
         )
+        ROWS.append(row)
+        print(f"\n{row}", file=sys.__stderr__, flush=True)
 
 
 def both_up() -> bool:

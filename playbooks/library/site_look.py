@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import http.client
 import json
 import os
 import socket
 import subprocess
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ author:
   - deployctl
 """
 
+DOCKER = "/var/run/docker.sock"
 RECORD = Path("/var/lib/deployctl/in-step.json")
 FILES = ("/etc/docker/daemon.json", "/etc/cdi/nvidia.yaml", "/sys/module/nvidia/version", "/proc/driver/nvidia/version")
 PACKAGES = ("nvidia-*", "libnvidia-*", "libcuda1", "cuda-drivers*", "docker.io", "docker-ce")
@@ -60,6 +63,33 @@ def output(*argv: str) -> str:
     return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
 
 
+class SocketConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        """Keep the path."""
+        super().__init__("localhost", timeout=30)
+        self.path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def engine(path: str) -> Any:
+    """What Docker answers to a GET; None when it does not. A client program would be started anew for each question."""
+    try:
+        with contextlib.closing(SocketConnection(DOCKER)) as link:
+            link.request("GET", path)
+            answer = link.getresponse()
+            told = json.loads(answer.read())
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    return told if answer.status == 200 else None
+
+
 def tree(source: str) -> Any:
     """What lies under a path that is mounted read-only: small files by content, large ones by size and time."""
     root, found = Path(source), []
@@ -74,12 +104,14 @@ def tree(source: str) -> Any:
 
 def containers(site: str) -> dict[str, str]:
     """Name -> digest of each container of the site: how it was made, what it became, what it reads."""
-    names = output("docker", "ps", "--all", "--quiet", "--filter", f"label=deployctl.site={site}").split()
-    told = output("docker", "inspect", *names) if names else ""
+    filters = urllib.parse.quote(json.dumps({"label": [f"deployctl.site={site}"]}))
     found = {}
-    for one in json.loads(told or "[]"):
+    for known in engine(f"/containers/json?all=1&filters={filters}") or []:
+        one = engine(f"/containers/{known['Id']}/json")
+        if one is None:
+            continue  # it went meanwhile
         mounts = {m["Destination"]: tree(m["Source"]) for m in one["Mounts"] if m.get("Type") == "bind" and not m["RW"]}
-        means = output("docker", "image", "inspect", "--format", "{{.Id}}", one["Config"]["Image"]).strip()
+        means = (engine(f"/images/{urllib.parse.quote(one['Config']['Image'])}/json") or {}).get("Id", "")
         parts = [one["Id"], one["Image"], means, one["Config"], one["HostConfig"], mounts]
         parts += [one["State"]["Running"], one["State"]["Paused"], sorted(one["NetworkSettings"]["Networks"])]
         found[one["Name"].lstrip("/")] = digest(parts)
@@ -89,27 +121,12 @@ def containers(site: str) -> dict[str, str]:
 def host() -> dict[str, str]:
     """The engine and the driver: what runs, what is installed and held, and how they are configured."""
     found = {path: digest(Path(path).read_text(errors="replace")) for path in FILES if Path(path).is_file()}
-    found["engine"] = output("docker", "version", "--format", "{{.Server.Version}}").strip()
+    found["engine"] = (engine("/version") or {}).get("Version", "")
     found["service"] = output("systemctl", "is-enabled", "docker").strip()
     found["packages"] = digest(output("dpkg-query", "-W", "-f", "${Package} ${Version} ${Status}\n", *PACKAGES))
     libraries = sorted(p.name for p in Path("/usr/lib").glob("*/libnvidia-ml.so.*"))
     found["libraries"] = digest(libraries)
     return found
-
-
-class SocketConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        """Keep the path."""
-        super().__init__("localhost", timeout=20)
-        self.path = path
-
-    def connect(self) -> None:
-        """Open the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 def generates(probe: str, instance: dict[str, str]) -> str:

@@ -72,7 +72,8 @@ def unplugged(url: str, key: str, inventory: str) -> None:
         run = subprocess.Popen(change, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
         printed = ""
         for line in run.stdout or ():
-            if "== Changed instances" in line and "== Changed instances" not in printed:
+            # Just before the first replica is drained: in the same second with it, both would be away.
+            if "== Gateway" in line and "== Gateway" not in printed:
                 docker("network", "disconnect", NETWORK, "molecule-serve2")
             printed += line
         run.wait(60)

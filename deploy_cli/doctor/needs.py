@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean  # a switch may come as text
+
 LIMITS = "host_checks_"
 READ = (
     "docker_version",
@@ -80,16 +82,11 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict
 def _driver(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the role nvidia_driver would see to."""
     return {
-        "manage": _on(values["nvidia_driver_manage"]),
+        "manage": boolean(values["nvidia_driver_manage"]),
         "branch": int(values["nvidia_driver_branch"]),
         "branch_min": int(values["nvidia_driver_branch_min"]),
-        "prebuilt": _on(values["nvidia_driver_prebuilt"]),
+        "prebuilt": boolean(values["nvidia_driver_prebuilt"]),
     }
-
-
-def _on(value: Any) -> bool:
-    """Whether a switch is on; from `-e name=value` and INI files it comes as text."""
-    return str(value).lower() in ("1", "true", "yes", "on")
 
 
 def _as_the_store(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -156,7 +156,8 @@ def _constructed(reader: Any, *arguments: Any, **options: Any) -> Any:
 def _stats(server: Any) -> Stats:
     backends = {}
     for backend in server.backends:
-        servers = {str(entry.svname): _proxy(entry) for entry in backend.listeners}
+        # The backup server is where requests wait, no engine.
+        servers = {str(entry.svname): _proxy(entry) for entry in backend.listeners if getattr(entry, "bck", 0) != 1}
         backends[str(backend.pxname)] = _proxy(backend, servers)
     return Stats({str(entry.pxname): _proxy(entry) for entry in server.frontends}, backends)
 

@@ -18,7 +18,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_POST(self) -> None:
-        """Echo, or a stream of five chunks in five seconds."""
+        """Echo, after four seconds if asked to, or a stream of five chunks in five seconds."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if b'"stream": true' in body:
             self.send_response(200)
@@ -30,6 +30,8 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(1)
             self.wfile.write(b"0\r\n\r\n")
             return
+        if b'"slow": true' in body:
+            time.sleep(4)
         told = {"double": sys.argv[1], "size": len(body), "headers": {k.lower(): v for k, v in self.headers.items()}}
         answer = json.dumps(told).encode()
         self.send_response(200)
@@ -41,4 +43,4 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-ThreadingHTTPServer(("", 8000), Handler).serve_forever()
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()

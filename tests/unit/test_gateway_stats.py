@@ -29,6 +29,13 @@ def test_servers_named_by_digits_stay_texts() -> None:
     assert list(found.backends["org-base"].servers) == ["8103"]
 
 
+def test_where_requests_wait_is_no_server() -> None:
+    lines = sample.csv(7).replace("\n", "bck,\n", 1).replace("0,\n", "0,0,\n").splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("chat,chat-1,"))
+    lines.insert(at, lines[at].replace("chat-1", "hold", 1)[:-2] + "1,")
+    assert set(stats.parse("\n".join(lines)).backends["chat"].servers) == {"chat-0", "chat-1"}
+
+
 @pytest.mark.parametrize("text", ["", "<html>503 Service Unavailable</html>", "# other,thing\n1,2"])
 def test_what_is_no_statistics_is_refused(text: str) -> None:
     with pytest.raises(stats.StatsError, match="not HAProxy's statistics"):

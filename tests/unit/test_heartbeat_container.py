@@ -29,6 +29,7 @@ def container(role: Any, kind: str = "cpu", **changed: Any) -> dict[str, Any]:
     names = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__vllm_settings"]
     settings: dict[str, Any] = dict.fromkeys(names, "1")
     settings |= {"store_models": {}, "env": {}, "args": [], "files_dir": "/files", "heartbeat": True}
+    settings |= {"cpus": [], "cpu_places": 0}
     settings |= {"heartbeat_options": {"seconds": 7, "kills": 3}, "heartbeat_spin_seconds": {"cpu": 120, "gpu": 8}}
     made: dict[str, Any] = role.vllm_container(instance, settings | changed)
     return made

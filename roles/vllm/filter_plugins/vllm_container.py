@@ -57,8 +57,6 @@ def environment(instance: dict[str, Any], settings: dict[str, Any]) -> dict[str,
         "TRANSFORMERS_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        # Longer than HAProxy keeps idle connections, so that it never reuses one that is being closed.
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
         "HOME": "/tmp/home",  # noqa: S108 - a tmpfs of the container
         "USER": "vllm",
         "LOGNAME": "vllm",
@@ -77,6 +75,34 @@ def environment(instance: dict[str, Any], settings: dict[str, Any]) -> dict[str,
             "TORCHDYNAMO_DISABLE": "1",
         }
     return env | {str(k): str(v) for k, v in {**settings["env"], **instance.get("env", {})}.items()}
+
+
+def cpu_share(instance: dict[str, Any], settings: dict[str, Any]) -> str:
+    """CPUs of an instance without a GPU, as a list for a cpuset: its part of the host's; empty where it has them all.
+
+    Two engines on the same cores take them from each other: the processes of one that serves spin while they wait for
+    one another, and one that starts beside it then takes three times as long.
+    """
+    cpus, places = settings["cpus"], settings["cpu_places"]
+    if places < 2 or len(cpus) < 2:
+        return ""
+    mine = set()
+    for place in instance["devices"]:
+        if len(cpus) < places:
+            mine.add(cpus[place % len(cpus)])
+        else:
+            mine.update(cpus[place * len(cpus) // places : (place + 1) * len(cpus) // places])
+    return ",".join(str(cpu) for cpu in sorted(mine))
+
+
+def cpu_list(text: str) -> list[int]:
+    """A list as Linux writes it, `0-3,8`, as numbers; empty for a text without one."""
+    found = []
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        if first.isdigit() and (last or first).isdigit():
+            found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +133,7 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
         "restart_policy": settings["restart_policy"],
         "device_requests": [],
         # Beside its GPU: CPUs and memory of the same NUMA node.
-        "cpus": instance.get("cpus") or "",
+        "cpus": instance.get("cpus") or (cpu_share(instance, settings) if cpu else ""),
         "mems": ",".join(str(node) for node in instance.get("numa_nodes") or []),
         "site": settings["site"],
         "served_names": instance["served_names"],
@@ -135,8 +161,8 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
 
 
 class FilterModule:
-    """Ansible's door to the function above."""
+    """Ansible's door to the functions above."""
 
     def filters(self) -> dict[str, Any]:
         """Name -> function."""
-        return {"vllm_container": vllm_container}
+        return {"vllm_container": vllm_container, "vllm_cpu_list": cpu_list}

@@ -1,0 +1,51 @@
+"""Which CPUs an instance without a GPU gets."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FILE = Path(__file__).resolve().parents[2] / "roles/vllm/filter_plugins/vllm_container.py"
+
+
+@pytest.fixture(scope="module")
+def role() -> Any:
+    spec = importlib.util.spec_from_file_location("vllm_container", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("devices", "cpus", "places", "share"),
+    [
+        ([0], [0, 1], 4, "0"),
+        ([1], [0, 1], 4, "1"),
+        ([2], [0, 1], 4, "0"),
+        ([0], list(range(16)), 4, "0,1,2,3"),
+        ([3], list(range(16)), 4, "12,13,14,15"),
+        ([0, 1], list(range(8)), 4, "0,1,2,3"),
+        ([1], [2, 3, 8, 9, 10], 2, "8,9,10"),  # numbers with a gap; the odd one goes to somebody
+        ([0], [0], 4, ""),
+        ([0], [], 4, ""),  # not known
+        ([0], [0, 1], 1, ""),
+        ([0], [0, 1], 0, ""),
+    ],
+)
+def test_each_gets_its_part_of_the_cores(
+    role: Any, devices: list[int], cpus: list[int], places: int, share: str
+) -> None:
+    assert role.cpu_share({"devices": devices}, {"cpus": cpus, "cpu_places": places}) == share
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [(" 0-3,8\n", [0, 1, 2, 3, 8]), ("5", [5]), ("", []), ("taskset: not found", []), ("0-1,x", [0, 1])],
+)
+def test_linux_lists_are_read(role: Any, text: str, numbers: list[int]) -> None:
+    assert role.cpu_list(text) == numbers

@@ -47,7 +47,7 @@ e2e: $(VENV)/.dev ## The whole stack on this machine: up, change, kill, down
 	pytest -q tests/e2e
 
 faults: $(VENV)/.dev ## Every fault that this machine can make, under load; ends with a table
-	pytest -q tests/faults
+	pytest -q --capture=sys tests/faults
 
 docs: $(VENV)/.dev ## docs/roles.md from the roles' argument_specs
 	python docs/generate_roles.py

@@ -9,35 +9,47 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import docker
 import pytest
 import requests
 from stack import engine_core, instances
 from trials import Faults, both_up, fill, trial
 
 VICTIM = "vllm-tiny-chat-0"
+# Started here, and left running.
+DAEMONS: list[subprocess.Popen[bytes]] = []
 
 
 def pid_of(faults: Faults, name: str) -> int:
     return int(faults.engine.containers.get(name).attrs["State"]["Pid"])
 
 
-def gone_then_back(pid: int) -> Callable[[], bool]:
-    """Whole again: the process that was hit has ended, and both replicas take requests."""
-    return lambda: not Path(f"/proc/{pid}").exists() and both_up()
+def gone_then_back(faults: Faults, pid: int) -> Callable[[], bool]:
+    """Whole again: the process that was hit has ended, another engine runs, and both replicas take requests."""
+
+    def back() -> bool:
+        if Path(f"/proc/{pid}").exists():
+            return False
+        try:
+            return bool(engine_core(instances(faults.engine)[VICTIM])) and both_up()
+        except (AssertionError, KeyError, docker.errors.APIError):
+            return False
+
+    return back
 
 
 def test_container_is_killed(faults: Faults) -> None:
     pid = pid_of(faults, VICTIM)
     with trial(faults, "kill -9 container") as made:
         made.strike(lambda: os.kill(pid, signal.SIGKILL))
-        made.until(gone_then_back(pid))
+        made.until(gone_then_back(faults, pid))
 
 
 def test_engine_core_is_killed(faults: Faults) -> None:
     pid = engine_core(instances(faults.engine)[VICTIM])
     with trial(faults, "kill -9 engine core") as made:
         made.strike(lambda: os.kill(pid, signal.SIGKILL))
-        made.until(gone_then_back(pid))
+        made.until(gone_then_back(faults, pid))
 
 
 def test_engine_core_hangs(faults: Faults) -> None:
@@ -48,7 +60,7 @@ def test_engine_core_hangs(faults: Faults) -> None:
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         found = time.monotonic() - made.struck
-        made.until(gone_then_back(pid))
+        made.until(gone_then_back(faults, pid))
     assert found < 10, f"found after {found:.1f} s"
 
 
@@ -69,7 +81,7 @@ def test_engine_runs_out_of_memory(faults: Faults) -> None:
             time.sleep(0.1)
         assert not Path(f"/proc/{pid}").exists(), "the kernel took something else"
         container.update(mem_limit=2**40, memswap_limit=2**40)
-        made.until(gone_then_back(pid))
+        made.until(gone_then_back(faults, pid))
 
 
 def daemon() -> int:
@@ -88,7 +100,7 @@ def test_docker_daemon_restarts(faults: Faults) -> None:
         while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]:
             time.sleep(0.1)
         with Path("/tmp/dockerd-faults.log").open("w") as log:
-            subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            DAEMONS.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
 
     def answers() -> bool:
         done = subprocess.run(["docker", "ps", "--quiet"], capture_output=True, text=True, check=False)

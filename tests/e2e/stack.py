@@ -116,7 +116,7 @@ def shipped(**changes: Any) -> list[dict[str, Any]]:
 
 def engine_core(container: Any) -> int:
     """Host process number of the container's EngineCore."""
-    for pid, *command in container.top(ps_args="-eo pid,args")["Processes"]:
+    for pid, *command in container.top(ps_args="-eo pid,args")["Processes"] or []:
         if "EngineCore" in " ".join(command):
             return int(pid)
     raise AssertionError("no EngineCore found")

@@ -56,7 +56,7 @@ def test_without_it_the_engine_is_alone(role: Any) -> None:
 
 def test_a_change_of_the_heartbeat_or_its_options_is_a_change_of_the_container(role: Any, tmp_path: Path) -> None:
     files = role.HEARTBEAT
-    assert [file.name for file in files] == ["heartbeat.py", "judge.py", "look.py"]
+    assert [file.name for file in files] == ["first_token.py", "heartbeat.py", "judge.py", "look.py"]
     before = container(role)
     assert container(role, heartbeat_options={"seconds": 8})["hash"] != before["hash"]
     edited = tmp_path / "judge.py"

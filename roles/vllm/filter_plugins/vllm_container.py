@@ -39,6 +39,8 @@ def command(instance: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     args += ["--disable-access-log-for-endpoints", "/health,/metrics"]
     if instance.get("chat_template"):
         args += ["--chat-template", f"/cache/{template_name(instance)}"]
+    if settings["heartbeat"]:
+        args += ["--middleware", "first_token.FirstToken"]
     if settings["otlp_endpoint"]:
         args += ["--otlp-traces-endpoint", settings["otlp_endpoint"]]
     if instance["device_kind"] == "cpu":
@@ -64,6 +66,8 @@ def environment(instance: dict[str, Any], settings: dict[str, Any]) -> dict[str,
         # Kernels compiled once are there for the next container of this instance.
         "TORCHINDUCTOR_CACHE_DIR": "/cache/torchinductor",
     }
+    if settings["heartbeat"]:
+        env["PYTHONPATH"] = "/deployctl"
     if instance["device_kind"] == "cpu":
         env |= {
             "VLLM_CPU_KVCACHE_SPACE": str(settings["cpu_kvcache_gib"]),

@@ -18,7 +18,8 @@ DOCUMENTATION = r"""
 module: vllm_ready
 short_description: Whether engines generate tokens
 description:
-  - One look at each container. An engine is ready when it generates a token; /health alone says too little.
+  - One look at each container, as soon as all are ready and after C(patience) at the latest.
+  - An engine is ready when it generates a token; /health alone says too little.
   - Meant for C(until); C(progress) says what each engine is doing, C(fatal) which will not come up by itself.
 options:
   containers:
@@ -30,6 +31,10 @@ options:
     description: Seconds for one token.
     type: int
     default: 30
+  patience:
+    description: Seconds that are waited here; starting a module anew for each look takes longer than the look.
+    type: int
+    default: 0
 author:
   - deployctl
 """
@@ -114,10 +119,16 @@ def main() -> None:
         argument_spec={
             "containers": {"type": "list", "elements": "dict", "required": True},
             "timeout": {"type": "int", "default": 30},
+            "patience": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
-    states = [look(c, module.params["timeout"]) for c in module.params["containers"]]
+    given, patient_until = module.params, time.monotonic() + module.params["patience"]
+    while time.monotonic() < patient_until and any(
+        one_token(c["url"], c["served_names"][0], given["timeout"]) for c in given["containers"]
+    ):
+        time.sleep(0.2)
+    states = [look(c, given["timeout"]) for c in given["containers"]]
     fatal = [f"{s['name']}: {s['fatal']}" for s in states if s["fatal"]]
     waiting = [s for s in states if not s["ready"]]
     module.exit_json(

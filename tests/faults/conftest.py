@@ -33,6 +33,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
             {
                 "model_store_dir": str(disks["models"]),
                 "jaeger_data_dir": str(disks["traces"]),
+                "host_checks_store_free_gib": 0.05,
                 # Every change is judged; how fast an engine is, is not what is tried here.
                 "acceptance_load_prompts": 16,
                 "acceptance_load_concurrency": 4,

@@ -60,10 +60,27 @@ def ask(path: str, command: str) -> str:
     return b"".join(parts).decode(errors="replace")
 
 
+# Bits of a server's administrative state: maintenance and drain, as somebody asked for them.
+FORCED_MAINTENANCE, FORCED_DRAIN = 0x01, 0x08
+
+
 def rows(path: str, servers: list[str]) -> list[dict[str, str]]:
     """Return HAProxy's lines about these servers, one for each backend that holds one."""
     text = ask(path, "show stat -1 4 -1").lstrip("# ")
     return [row for row in csv.DictReader(io.StringIO(text)) if row["svname"] in servers]
+
+
+def kept_out(path: str) -> set[tuple[str, str]]:
+    """Return (backend, server) of all that somebody took out. The statistics tell that only of servers that are up."""
+    lines = ask(path, "show servers state").splitlines()
+    names = next((line.lstrip("# ").split() for line in lines if line.startswith("#")), [])
+    found = set()
+    for fields in (line.split() for line in lines if line[:1].isdigit()):
+        if len(fields) < len(names) or not names:
+            continue  # the first line is the format's version
+        if int(fields[names.index("srv_admin_state")]) & (FORCED_MAINTENANCE | FORCED_DRAIN):
+            found.add((fields[names.index("be_name")], fields[names.index("srv_name")]))
+    return found
 
 
 def busy(found: list[dict[str, str]]) -> int:
@@ -103,9 +120,9 @@ def converge(path: str, servers: list[str], state: str, wait: int, config: str =
     for row in found if changed else []:
         # Not in percent: those are of what the configuration says, and that is 0.
         ask(path, f"set server {row['pxname']}/{row['svname']} weight 1")
+    out = kept_out(path) if found else set()
     for row in found:
-        out = row["status"].startswith(("DRAIN", "MAINT"))
-        if out != (state == "drain"):
+        if ((row["pxname"], row["svname"]) in out) != (state == "drain"):
             told = ask(path, f"set server {row['pxname']}/{row['svname']} state {state}").strip()
             if told:
                 raise OSError(f"HAProxy refused {row['pxname']}/{row['svname']} {state}: {told}")

@@ -37,7 +37,8 @@ def core(folder: Path) -> None:
             scratch.write_text(str(tokens))
             scratch.replace(folder / "tokens")
         if mode(folder) != "spin":
-            time.sleep(STEP)
+            # One that waits uses no CPU, also where a look at the mode takes long.
+            time.sleep(0.3 if mode(folder) == "wait" else STEP)
 
 
 class Handler(BaseHTTPRequestHandler):

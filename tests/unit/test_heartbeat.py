@@ -199,7 +199,8 @@ def test_the_remains_of_orphans_are_taken_by_process_1(engine: Engine) -> None:
 def test_the_engines_exit_code_is_passed_on(engine: Engine, code: int) -> None:
     engine.start()
     engine.looked(1)
-    (engine.folder / "exit").write_text(str(code))
+    (engine.folder / "exit.new").write_text(str(code))
+    (engine.folder / "exit.new").replace(engine.folder / "exit")
     assert engine.end() == code
     assert not engine.state.exists()
 

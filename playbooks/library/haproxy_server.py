@@ -72,15 +72,13 @@ def rows(path: str, servers: list[str]) -> list[dict[str, str]]:
 
 def kept_out(path: str) -> set[tuple[str, str]]:
     """Return (backend, server) of all that somebody took out. The statistics tell that only of servers that are up."""
-    lines = ask(path, "show servers state").splitlines()
-    names = next((line.lstrip("# ").split() for line in lines if line.startswith("#")), [])
-    found = set()
-    for fields in (line.split() for line in lines if line[:1].isdigit()):
-        if len(fields) < len(names) or not names:
-            continue  # the first line is the format's version
-        if int(fields[names.index("srv_admin_state")]) & (FORCED_MAINTENANCE | FORCED_DRAIN):
-            found.add((fields[names.index("be_name")], fields[names.index("srv_name")]))
-    return found
+    # After the format's version and a mark, a table as that of the statistics, with spaces.
+    text = ask(path, "show servers state").partition("# ")[2]
+    return {
+        (row["be_name"], row["srv_name"])
+        for row in csv.DictReader(io.StringIO(text), delimiter=" ")
+        if int(row["srv_admin_state"]) & (FORCED_MAINTENANCE | FORCED_DRAIN)
+    }
 
 
 def busy(found: list[dict[str, str]]) -> int:

@@ -31,14 +31,15 @@ def mode(folder: Path) -> str:
 def core(folder: Path) -> None:
     tokens = 0
     while os.getppid() > 1:
-        if mode(folder) == "step":
+        now = mode(folder)
+        if now == "step":
             tokens += 1
             scratch = folder / "tokens.new"
             scratch.write_text(str(tokens))
             scratch.replace(folder / "tokens")
-        if mode(folder) != "spin":
+        if now != "spin":
             # One that waits uses no CPU, also where a look at the mode takes long.
-            time.sleep(0.3 if mode(folder) == "wait" else STEP)
+            time.sleep(0.3 if now == "wait" else STEP)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
 import pytest
+from loading import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,12 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def role() -> Any:
     ansible.module_utils.__path__.append(str(ROOT / "playbooks/module_utils"))
-    path = ROOT / "roles/docker/library/docker_engine_plan.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield loaded("roles/docker/library/docker_engine_plan.py")
     ansible.module_utils.__path__.remove(str(ROOT / "playbooks/module_utils"))
     sys.modules.pop("ansible.module_utils.host_parts", None)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from loading import loaded
 
-FILE = Path(__file__).resolve().parents[2] / "roles/vllm/files/heartbeat/first_token.py"
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 
 
@@ -20,12 +18,7 @@ def body(text: bytes, more: bool = True) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def first_token() -> Any:
-    spec = importlib.util.spec_from_file_location("first_token", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("roles/vllm/files/heartbeat/first_token.py")
 
 
 def sent(module: Any, app: Callable[..., Awaitable[None]], kind: str = "http") -> list[dict[str, Any]]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from loading import loaded
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/vllm"
 
 
 @pytest.fixture
 def role() -> Any:
-    spec = importlib.util.spec_from_file_location("vllm_container", ROLE / "filter_plugins/vllm_container.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROLE / "filter_plugins/vllm_container.py")
 
 
 def container(role: Any, kind: str = "cpu", **changed: Any) -> dict[str, Any]:

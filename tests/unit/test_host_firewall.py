@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -13,21 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
+from loading import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/host_firewall"
 
 
-def load() -> Any:
-    """The role's filters, as Ansible loads them."""
-    spec = importlib.util.spec_from_file_location("host_firewall", ROLE / "filter_plugins/host_firewall.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FILTERS = load().FilterModule().filters()
+FILTERS = loaded("roles/host_firewall/filter_plugins/host_firewall.py").FilterModule().filters()
 
 
 def told(inventory: str, folder: Path, running: dict[str, list[int]] | None = None) -> dict[str, list[dict[str, Any]]]:

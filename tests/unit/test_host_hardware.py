@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,19 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import loaded
 
-PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
-
-
-def load(name: str, file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-parts = load("hardware_parts", PLAYBOOKS / "module_utils" / "hardware_parts.py")
+parts = loaded("playbooks/module_utils/hardware_parts.py")
 
 
 @pytest.fixture
@@ -31,7 +20,8 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import ansible.module_utils
 
     monkeypatch.setattr(ansible.module_utils, "hardware_parts", parts, raising=False)
-    return load("host_hardware", PLAYBOOKS / "library" / "host_hardware.py")
+    found: ModuleType = loaded("playbooks/library/host_hardware.py")
+    return found
 
 
 def cpuinfo(sockets: int, cores: int, threads: int) -> str:

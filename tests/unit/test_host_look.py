@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
 import sys
@@ -13,19 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import loaded
 
-PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
-
-
-def load(name: str, file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-parts = load("host_parts", PLAYBOOKS / "module_utils" / "host_parts.py")
+parts = loaded("playbooks/module_utils/host_parts.py")
 
 
 @pytest.fixture
@@ -34,7 +23,8 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import ansible.module_utils
 
     monkeypatch.setattr(ansible.module_utils, "host_parts", parts, raising=False)
-    return load("host_look", PLAYBOOKS / "library" / "host_look.py")
+    found: ModuleType = loaded("playbooks/library/host_look.py")
+    return found
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loading import loaded
 
-PARTS = Path(__file__).resolve().parents[2] / "roles/images/module_utils/image_parts.py"
 OS = 'ID=debian\nVERSION_CODENAME=trixie\nVERSION_ID="13"\n'
 VENDOR = "Types: deb\nURIs: https://vendor.example/apt\nSuites: nodistro\nComponents: main\n"
 SECURITY = "Types: deb\nURIs: http://mirror.example/security\nSuites: trixie-security\nComponents: main\n"
@@ -17,12 +16,7 @@ OWN = "Types: deb\nURIs: http://mirror.example/debian\nSuites: trixie trixie-upd
 
 @pytest.fixture
 def parts() -> Any:
-    spec = importlib.util.spec_from_file_location("image_parts", PARTS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("roles/images/module_utils/image_parts.py")
 
 
 def etc(folder: Path, os_release: str, files: dict[str, str]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from loading import loaded
 
 from deploy_cli.errors import ExitCode, SiteLockedError
 from deploy_cli.lock import has_died, lock_file, owner, site_lock
@@ -101,10 +101,7 @@ def test_a_mark_tells_a_run_that_lives_from_one_that_has_died() -> None:
 
 
 def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("site_lock", ROOT / "playbooks/library/site_lock.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: ModuleType = loaded("playbooks/library/site_lock.py")
     monkeypatch.setattr(module, "MARK", tmp_path / "operator.json")
     return module
 

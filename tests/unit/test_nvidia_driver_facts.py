@@ -6,13 +6,13 @@ are judged here by their tables.
 
 from __future__ import annotations
 
-import importlib.util
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from loading import loaded
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/nvidia_driver"
 SYSTEMS: list[str] = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__nvidia_driver_systems"]
@@ -21,15 +21,7 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 
 
-def load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-role = load(ROLE / "filter_plugins/nvidia_driver.py")
+role = loaded(ROLE / "filter_plugins/nvidia_driver.py")
 
 L40S, V100, B200, K80, GH200 = "0x26b9", "0x1db4", "0x2901", "0x102d", "0x2342"
 STATE: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from loading import loaded
 from rich.console import Console
 
 from deploy_cli.status import client_env, env_lines, lines, merge, table
@@ -138,12 +138,7 @@ def test_client_values_are_safe_for_a_shell() -> None:
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    file = Path(__file__).parents[2] / "playbooks" / "library" / "instance_status.py"
-    spec = importlib.util.spec_from_file_location("instance_status", file)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
+    found: ModuleType = loaded("playbooks/library/instance_status.py")
     return found
 
 

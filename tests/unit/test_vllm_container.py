@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-FILE = Path(__file__).resolve().parents[2] / "roles/vllm/filter_plugins/vllm_container.py"
+from loading import loaded
 
 
 @pytest.fixture(scope="module")
 def role() -> Any:
-    spec = importlib.util.spec_from_file_location("vllm_container", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("roles/vllm/filter_plugins/vllm_container.py")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Scenarios of whole sites on simulated servers, too long for every run.
 SITES := gpu_server cluster
+announced = printf '%(%T)T molecule test -s %s\n' -1 $$scenario
 
 .PHONY: help up test checks lint unit molecule sites e2e faults docs clean
 .DEFAULT_GOAL := help
@@ -38,10 +39,10 @@ unit: $(VENV)/.dev $(VENV)/.browser ## Unit and house tests
 	pytest -q tests/unit tests/house
 
 molecule: $(VENV)/.dev $(VENV)/.images ## One scenario per role on real containers
-	for scenario in $$(cd molecule && ls -d */ | tr -d / | grep -vxE 'shared|$(subst $() ,|,$(SITES))'); do molecule test -s $$scenario || exit 1; done
+	for scenario in $$(cd molecule && ls -d */ | tr -d / | grep -vxE 'shared|$(subst $() ,|,$(SITES))'); do $(announced); molecule test -s $$scenario || exit 1; done
 
 sites: $(VENV)/.dev $(VENV)/.images ## From bare Debian to an accepted site over SSH, on servers with simulated GPUs
-	for scenario in $(SITES); do molecule test -s $$scenario || exit 1; done
+	for scenario in $(SITES); do $(announced); molecule test -s $$scenario || exit 1; done
 
 e2e: $(VENV)/.dev ## The whole stack on this machine: up, change, kill, down
 	pytest -q tests/e2e

@@ -38,8 +38,16 @@ options:
     description: Name that a client sends.
     type: str
     required: true
+  warm_up:
+    description: Streamed answers before those that count; the first ones of an engine are slow.
+    type: int
+    default: 0
+  patience:
+    description: Seconds within which a warm-up that fails is begun again; HAProxy sees an engine at a health check.
+    type: int
+    default: 0
   requests:
-    description: Streamed answers to ask for, one after another.
+    description: Streamed answers to ask for, one after another; they are measured.
     type: int
     default: 1
   tokens:
@@ -170,19 +178,33 @@ def asked(given: dict[str, Any], question: dict[str, str]) -> None:
         raise WrongAnswerError(f"to {question['ask']!r} it answered {text[:80]!r}, without {question['matches']!r}")
 
 
-def measure(given: dict[str, Any]) -> dict[str, Any]:
-    """Ask for everything; returns problems, ttft_ms and tokens_per_second (None without an answer).
-
-    The best of all answers counts: a machine that is busy makes some slow, a slow engine all.
-    """
-    problems, good = [], []
-    for number in range(given["requests"]):
+def answers(given: dict[str, Any], count: int) -> tuple[list[dict[str, float]], list[str]]:
+    """Ask for some streamed answers; returns those that came whole, and at most three problems."""
+    good: list[dict[str, float]] = []
+    problems: list[str] = []
+    for number in range(count):
         try:
             good.append(streamed(given, number))
         except (OSError, WrongAnswerError, http.client.HTTPException) as error:
             problems.append(str(error) or type(error).__name__)
             if len(problems) == 3:
                 break
+    return good, problems
+
+
+def measure(given: dict[str, Any]) -> dict[str, Any]:
+    """Ask for everything; returns problems, ttft_ms and tokens_per_second (None where nothing was measured).
+
+    The best of all answers counts: a machine that is busy makes some slow, a slow engine all.
+    """
+    patient_until = time.monotonic() + given["patience"]
+    problems = answers(given, given["warm_up"])[1]
+    while problems and time.monotonic() < patient_until:
+        time.sleep(0.2)
+        problems = answers(given, given["warm_up"])[1]
+    good: list[dict[str, float]] = []
+    if not problems:
+        good, problems = answers(given, given["requests"])
     for question in [] if problems else given["questions"]:
         try:
             asked(given, question)
@@ -203,6 +225,8 @@ def main() -> None:
             "url": {"type": "str", "required": True},
             "instance": {"type": "str", "required": True},
             "model": {"type": "str", "required": True},
+            "warm_up": {"type": "int", "default": 0},
+            "patience": {"type": "int", "default": 0},
             "requests": {"type": "int", "default": 1},
             "tokens": {"type": "int", "default": 16},
             "questions": {"type": "list", "elements": "dict", "default": []},

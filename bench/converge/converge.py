@@ -71,6 +71,15 @@ def moment(text: str) -> float:
     return datetime.datetime.fromisoformat(text).timestamp()
 
 
+def compose_program() -> list[str]:
+    """Compose as Docker's plugin, or as the program that older distributions have; empty without either."""
+    for program in (["docker", "compose"], ["docker-compose"]):
+        asked = [*program, "version"]
+        if shutil.which(program[0]) and subprocess.run(asked, capture_output=True, check=False).returncode == 0:
+            return program
+    return []
+
+
 def compose_file(folder: Path) -> Path:
     """The same containers as a Compose file, under names of their own and without published ports."""
     services: dict[str, Any] = {}
@@ -130,14 +139,15 @@ def main() -> None:
             rows.append((f"swap of {count} instances", roll, f"{count} engine starts", starts))
             shutil.copy(ROOT / "inventories/group_vars/local/models.yml", models)
             timed("deployctl", "swap", inventory, env=env)
-        compose = ["docker", "compose", "-f", str(compose_file(folder)), "up", "-d"]
-        if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
-            timed(*compose, env=env)
-            (again,) = paired(chosen.repeat, compose, env=env)
-            rows.append(("up, nothing to do", up, "docker compose up -d, the same", again))
-            timed(*compose[:5], "down", env=env)
+        program = compose_program()
+        if program:
+            compose = [*program, "-f", str(compose_file(folder))]
+            timed(*compose, "up", "-d", env=env)
+            (again,) = paired(chosen.repeat, [*compose, "up", "-d"], env=env)
+            rows.append(("up, nothing to do", up, f"{' '.join(program)} up -d, the same", again))
+            timed(*compose, "down", env=env)
         else:
-            print("docker compose is not installed: not compared")
+            print("docker compose is not installed (Debian: apt-get install docker-compose): not compared")
     print(f"{'what':<30}{'s':>8}  {'against':<34}{'s':>8}{'ratio':>8}")
     for what, seconds, against, other in rows:
         print(f"{what:<30}{seconds:>8.2f}  {against:<34}{other:>8.2f}{seconds / other:>8.2f}")

@@ -220,7 +220,8 @@ def failure_message(result: Mapping[str, Any]) -> str:
         told = [f"{_label(item)}{failure_message(item)}" for item in items[:3]]
         more = [f"and {len(items) - 3} more items"] if len(items) > 3 else []
         return "\n".join(told + more)
-    message = str(result.get("msg") or result.get("censored") or "").strip()
+    # A file of tasks that cannot be read has a reason, no message.
+    message = str(result.get("msg") or result.get("reason") or result.get("censored") or "").strip()
     if message.rstrip(".") in SPARE_MESSAGES or message.startswith("MODULE FAILURE"):
         for key in ("stderr", "module_stderr", "stdout", "module_stdout"):
             tail = [line for line in str(result.get(key) or "").splitlines() if line.strip()][-5:]

@@ -175,3 +175,12 @@ def test_nothing_more_moves_when_a_host_has_vanished() -> None:
             assert "all_there.yml" in str(play) or "difference(ansible_play_hosts)" in str(play), play["name"]
             after = next(later for later in plays[place + 1 :] if "taken back" not in later["name"])
             assert after.get("ansible.builtin.import_playbook") == "still_there.yml", play["name"]
+
+
+def test_files_named_from_the_folder_of_a_playbook_are_there() -> None:
+    # `playbook_dir` is the folder of the imported file, not of the playbook that imports it.
+    told = re.compile(r"\{\{ playbook_dir \}\}/([\w./-]+\.(?:yml|py|sh|j2))")
+    for file in below("playbooks", "molecule", suffixes=(".yml",)):
+        if "tasks" not in file.parts:
+            for name in told.findall(text(file)):
+                assert (ROOT / file).parent.joinpath(name).exists(), f"{file}: {name}"

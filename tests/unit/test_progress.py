@@ -105,6 +105,7 @@ def test_an_unreachable_host_has_a_hint(now: Clock) -> None:
             "MODULE FAILURE: see\nTraceback\nKeyError: x",
         ),
         ({"censored": "the output has been hidden"}, "the output has been hidden"),
+        ({"include": "x.yml", "reason": "Could not find or access"}, "Could not find or access"),
         ({}, "failed without a message"),
         (
             {

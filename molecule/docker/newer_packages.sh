@@ -4,6 +4,7 @@
 set -euo pipefail
 version=$1
 folder=/var/tmp/newer
+rm -rf "$folder"
 mkdir -p "$folder/unpacked"
 cd "$folder"
 apt-get update -qq

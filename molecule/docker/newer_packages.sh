@@ -4,7 +4,7 @@
 set -euo pipefail
 version=$1
 folder=/var/tmp/newer
-rm -rf "$folder"
+rm -rf "$folder" /etc/apt/sources.list.d/newer.list
 mkdir -p "$folder/unpacked"
 cd "$folder"
 apt-get update -qq

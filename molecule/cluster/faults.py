@@ -87,14 +87,27 @@ def unplugged(url: str, key: str, inventory: str) -> None:
     tell("host unplugged in the middle of a change", load, recovered)
 
 
+def packed(host: str) -> None:
+    """A newer Docker is in the host's package sources."""
+    docker("cp", f"{ROOT}/molecule/docker/newer_packages.sh", f"{host}:/srv/newer_packages.sh")
+    docker("exec", host, "bash", "/srv/newer_packages.sh", NEWER)
+
+
 def upgraded(url: str, key: str, inventory: str) -> None:
-    """Docker of every host is replaced by a newer one (the same, packed again), host by host."""
+    """Docker of every host is replaced by a newer one (the same, packed again), host by host.
+
+    The first time one package is damaged: the run ends in the middle of the first host, and that one serves as before.
+    """
     for host in HOSTS:
-        docker("cp", f"{ROOT}/molecule/docker/newer_packages.sh", f"{host}:/srv/newer_packages.sh")
-        docker("exec", host, "bash", "/srv/newer_packages.sh", NEWER)
+        packed(host)
+    docker("exec", "molecule-serve1", "truncate", "--size=-1", "/srv/newer/docker.io.deb")
     change = ["deployctl", "up", inventory, "-e", f"docker_version={NEWER}"]
     change += ["-e", json.dumps({"vllm_args": ["--max-num-seqs", "64"]})]
     with Load(url, key, "chat-default", chats=2, streams=1, pause=0.3) as load:
+        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
+        if done.returncode != 3 or "docker.io.deb" not in done.stdout or not both_up():
+            raise SystemExit(f"ended with {done.returncode}, both replicas up: {both_up()}:\n{done.stdout[-3000:]}")
+        packed("molecule-serve1")
         begun = time.monotonic()
         done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
         if done.returncode != 0:

@@ -3,7 +3,7 @@
 # all that they hold and do, under a higher version, and lie in a repository of files.
 set -euo pipefail
 version=$1
-folder=/var/tmp/newer
+folder=/srv/newer
 rm -rf "$folder" /etc/apt/sources.list.d/newer.list
 mkdir -p "$folder/unpacked"
 cd "$folder"

@@ -8,7 +8,10 @@ rm -rf "$folder" /etc/apt/sources.list.d/newer.list
 mkdir -p "$folder/unpacked"
 cd "$folder"
 apt-get update -qq
-apt-get download -qq docker.io docker-cli
+for name in docker.io docker-cli; do
+  # What the mirror has, whatever is installed.
+  apt-get download -qq "$name=$(apt-cache madison "$name" | head -n 1 | cut -d '|' -f 2 | tr -d ' ')"
+done
 for file in *.deb; do
   rm -rf unpacked
   dpkg-deb --raw-extract "$file" unpacked

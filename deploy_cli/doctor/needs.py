@@ -34,8 +34,11 @@ READ = (
 LOOPBACK = "127.0.0.1"
 
 
-def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], *, bundled: bool = False) -> dict[str, Any]:
     """Return what the plan needs of a host; values: the variables of READ and `host_checks_*` as the host has them.
+
+    bundled: images and models come out of a bundle, which is looked into before anything is touched; no registry and no
+    hub has to be in reach.
 
     Keys: site, nvidia (bool), devices (planned device numbers or UUIDs), ports [{port, address, what}], folders [path],
     space [{path, gib, what}], images [reference], pulled [reference], gpu_images [reference], models {name: folder},
@@ -48,11 +51,13 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> dict
     declared = plan["hosts"].get(host, {}).get("devices") or []
     nvidia = any(device["kind"] == "nvidia" for device in declared)
     images = _images(plan, host, values, nvidia)
+    if bundled:
+        images["pulled"] = []
     limits = {name.removeprefix(LIMITS): value for name, value in values.items() if name.startswith(LIMITS)}
     store = str(values["model_store_dir"])
     wanted = {instance["model"] for instance in mine}
     models = [model for model in plan["models"] if model["name"] in wanted]
-    hub = [model["name"] for model in models if model["kind"] == "hub"]
+    hub = [model["name"] for model in models if model["kind"] == "hub" and not bundled]
     registry_url = _registry_url(images["pulled"], str(limits["registry_url"]))
     hub_url = str(values["model_store_hub_url"] or limits["hub_url"]) if hub else ""
     return {

@@ -37,7 +37,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return finished, progress, and changed when something was (or in check mode would be) sent."""
+        """Return finished, placed (all is there), progress, and changed: something was sent, in check mode would be."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _checked, arguments = self.validate_argument_spec(argument_spec=SPEC)
         bundle = archive.load(Path(arguments["file"]))
@@ -51,13 +51,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {**result, "failed": True, "finished": True, "msg": lacking}
         placed = all(state["placed"] for state in seen["folders"].values())
         if placed or self._task.check_mode:
-            return {**result, "finished": True, "changed": not placed, "progress": f"{human(left)} to send"}
+            told = {"finished": True, "placed": placed, "changed": not placed}
+            return {**result, **told, "progress": f"{human(left)} to send"}
         written = self._send(bundle, folders, wanted, arguments["step_mib"] << 20, task_vars)
         if written.get("failed"):
             return {**result, **written, "finished": True}
         _more, still = _wanted(folders, written["folders"])
         finished = all(state["placed"] for state in written["folders"].values())
-        return {**result, "finished": finished, "changed": True, "progress": f"{human(still)} still to send"}
+        told = {"finished": finished, "placed": finished, "changed": True}
+        return {**result, **told, "progress": f"{human(still)} still to send"}
 
     @staticmethod
     def _folder(bundle: archive.Bundle, folder: dict[str, Any]) -> dict[str, Any]:

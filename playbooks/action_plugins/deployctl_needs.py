@@ -5,6 +5,7 @@ Read beside the roles, as the planner does: a play knows only the variables of t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,4 +35,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         templar = Templar(loader=self._loader, variables=scope)
         names = [*READ, *(name for name in defaults if name.startswith(LIMITS) and name not in OWN)]
         values = {name: plain(templar.template(scope[name])) for name in names}
-        return {**result, "changed": False, "needs": needs(arguments["plan"], known["inventory_hostname"], values)}
+        bundled = bool(os.environ.get("DEPLOYCTL_BUNDLE"))
+        found = needs(arguments["plan"], known["inventory_hostname"], values, bundled=bundled)
+        return {**result, "changed": False, "needs": found}

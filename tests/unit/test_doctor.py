@@ -332,6 +332,11 @@ def test_models_made_on_the_spot_need_no_room() -> None:
     assert line(found, "disk").state == "ok"
 
 
+def test_with_a_bundle_nothing_has_to_be_in_reach() -> None:
+    found = needs(plan("nvidia"), "gpu1", VALUES, bundled=True)
+    assert not any(found[name] for name in ("pulled", "hub", "registry_url", "hub_url", "urls")) and found["images"]
+
+
 def test_what_a_host_needs() -> None:
     serving, gateway = of(), of("gw")
     assert (serving["nvidia"], serving["devices"]) == (True, ["0", "1"])

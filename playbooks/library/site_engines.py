@@ -47,12 +47,13 @@ def containers(site: str) -> list[dict[str, Any]]:
 
 
 def placed(container: dict[str, Any], host: str) -> dict[str, Any]:
-    """Place of one instance: UUIDs of its GPUs, or indices of its devices."""
+    """Place of one instance: UUIDs of its GPUs or indices of its devices, and where it listens."""
     labels = container["Config"]["Labels"]
     devices = [d for d in labels.get("deployctl.devices", "").split(",") if d]
     plain = [int(found.group(1)) if (found := re.fullmatch(r"(?:cpu|nvidia)(\d+)", d)) else d for d in devices]
-    port = labels.get("deployctl.address", "").rpartition(":")[2]
-    return {"host": host, "devices": plain, "port": int(port) if port.isdigit() else None}
+    address, _, port = labels.get("deployctl.address", "").rpartition(":")
+    where = {"address": address.strip("[]"), "port": int(port) if port.isdigit() else None}
+    return {"host": host, "devices": plain, **where}
 
 
 def main() -> None:

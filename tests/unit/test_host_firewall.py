@@ -21,10 +21,12 @@ ROLE = ROOT / "roles/host_firewall"
 FILTERS = loaded("roles/host_firewall/filter_plugins/host_firewall.py").FilterModule().filters()
 
 
-def told(inventory: str, folder: Path, running: dict[str, list[int]] | None = None) -> dict[str, list[dict[str, Any]]]:
+def told(
+    inventory: str, folder: Path, running: dict[str, list[int]] | None = None, address: str = "198.51.100.11"
+) -> dict[str, list[dict[str, Any]]]:
     """`host_firewall_rules` of each host, from the play's own variables, by the real Ansible; no host is reached."""
     engines = {
-        host: {"instances": {f"{host}-{port}": {"host": host, "port": port} for port in ports}}
+        host: {"instances": {f"{host}-{port}": {"host": host, "port": port, "address": address} for port in ports}}
         for host, ports in (running or {}).items()
     }
     plays = yaml.safe_load((ROOT / "playbooks/plays/site.yml").read_text())
@@ -99,6 +101,14 @@ def test_what_is_about_to_leave_is_behind_the_rules_until_it_is_gone(tmp_path: P
     assert 18765 in found["serve1"][0]["ports"]
     assert 18765 not in found["serve2"][0]["ports"]
     assert [rule["name"] for rule in found["front"]] == ["traces"]
+
+
+@pytest.mark.parametrize(("address", "ports"), [("198.51.100.11", [[18765]]), ("127.0.0.1", [])])
+def test_where_nothing_is_published_any_more_the_last_of_it_is_behind_a_rule(
+    address: str, ports: list[list[int]], tmp_path: Path
+) -> None:
+    (rules,) = told("local.yml", tmp_path, {"localhost": [18765]}, address).values()
+    assert [rule["ports"] for rule in rules] == ports
 
 
 RULES = [{"name": "engines", "ports": [8101, 8100, 8101], "sources": ["front", "192.0.2.7", "fd00::7"]}]

@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SITES := gpu_server cluster
 announced = printf '%(%T)T molecule test -s %s\n' -1 $$scenario
 
-.PHONY: help up test checks lint unit molecule sites e2e faults docs clean
+.PHONY: help up test stack checks lint unit molecule sites e2e faults docs clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -22,10 +22,12 @@ up: $(VENV)/.runtime ## Bring up INVENTORY (default: this machine) and have it a
 	deployctl up $(INVENTORY)
 
 test: $(VENV)/.dev $(VENV)/.browser ## Everything that CI runs
-	$(MAKE) -j 2 checks molecule
+	$(MAKE) -j 2 stack molecule
+
+# Scenarios mostly wait for their hosts, and the whole stack for its engines: they do so side by side.
+stack: checks $(VENV)/.images
 	$(MAKE) e2e
 
-# Scenarios mostly wait for their hosts; what only computes runs meanwhile.
 checks: lint
 	$(MAKE) unit
 
@@ -45,7 +47,7 @@ sites: $(VENV)/.dev $(VENV)/.images ## From bare Debian to an accepted site over
 	for scenario in $(SITES); do $(announced); molecule test -s $$scenario || exit 1; done
 
 e2e: $(VENV)/.dev ## The whole stack on this machine: up, change, kill, down
-	pytest -q tests/e2e
+	pytest -q --durations=12 tests/e2e
 
 faults: $(VENV)/.dev ## Every fault that this machine can make, under load; ends with a table
 	pytest -q --capture=sys tests/faults

@@ -8,9 +8,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Ansible compiles our plugins at every start where this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Scenarios of whole sites on simulated servers, and of roles that write and read gigabytes: too long for every run.
+# Scenarios of whole sites on simulated servers, too long for every run.
 SITES := gpu_server cluster
-LONG := bundle
 announced = printf '%(%T)T molecule test -s %s\n' -1 $$scenario
 
 .PHONY: help up test stack checks lint unit molecule sites e2e faults docs clean
@@ -42,10 +41,10 @@ unit: $(VENV)/.dev $(VENV)/.browser ## Unit and house tests
 	pytest -q tests/unit tests/house
 
 molecule: $(VENV)/.dev $(VENV)/.images ## One scenario per role on real containers
-	for scenario in $$(cd molecule && ls -d */ | tr -d / | grep -vxE 'shared|$(subst $() ,|,$(SITES) $(LONG))'); do $(announced); molecule test -s $$scenario || exit 1; done
+	for scenario in $$(cd molecule && ls -d */ | tr -d / | grep -vxE 'shared|$(subst $() ,|,$(SITES))'); do $(announced); molecule test -s $$scenario || exit 1; done
 
-sites: $(VENV)/.dev $(VENV)/.images ## From bare Debian to an accepted site over SSH, on servers with simulated GPUs; the bundle
-	for scenario in $(SITES) $(LONG); do $(announced); molecule test -s $$scenario || exit 1; done
+sites: $(VENV)/.dev $(VENV)/.images ## From bare Debian to an accepted site over SSH, on servers with simulated GPUs
+	for scenario in $(SITES); do $(announced); molecule test -s $$scenario || exit 1; done
 
 e2e: $(VENV)/.dev ## The whole stack on this machine: up, change, kill, down
 	pytest -q --durations=12 tests/e2e

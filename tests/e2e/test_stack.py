@@ -242,9 +242,10 @@ def send_until(stop: threading.Event, env: dict[str, str], failures: list[str], 
             sent.append(1)
 
 
-def test_kill_9_under_load_loses_nothing(site: Site, engine: docker.DockerClient) -> None:
-    # The other ways to die, and heavier load, are in tests/faults.
-    pid = engine_core(instances(engine)["vllm-tiny-chat-0"])
+@pytest.mark.parametrize("victim", ["server", "engine core"])
+def test_kill_9_under_load_loses_nothing(site: Site, engine: docker.DockerClient, victim: str) -> None:
+    container = instances(engine)["vllm-tiny-chat-0"]
+    pid = container.attrs["State"]["Pid"] if victim == "server" else engine_core(container)
     stop, failures, sent = threading.Event(), [], []
     threads = [threading.Thread(target=send_until, args=(stop, site.client_env(), failures, sent)) for _ in range(4)]
     for thread in threads:
@@ -297,6 +298,7 @@ def test_a_broken_change_leaves_the_old_instances_serving(site: Site, engine: do
     assert "runs with the old ones again" in printed
     site.write_models(good)
     assert {name: c.id for name, c in instances(engine).items()} == before
+    assert "ACCEPTED" in site.deployctl("up")
 
 
 def test_two_runs_on_one_site_the_second_is_refused(site: Site) -> None:

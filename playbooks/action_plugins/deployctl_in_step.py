@@ -1,6 +1,6 @@
 """Says whether there is anything to do: do inputs and hosts look as they did when the site was last accepted?
 
-Argument: `inputs` (the plan's digest). Each host of the site has what the module site_look returned as `site_looked`;
+Argument: `inputs` (the plan's digest). Each host of the site has what site_look returned as `site_looked`;
 a host that a limit left out has not, and is not in step.
 Result: `in_step`, `since` (when it was accepted, ISO 8601), `run` (that run's folder) and `why` (what is not in step).
 """

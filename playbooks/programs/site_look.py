@@ -1,5 +1,9 @@
-#!/usr/bin/python
-"""Everything on a host that a run of `up` could change, read at once and reduced to short digests."""
+"""Everything on a host that a run of `up` could change, read at once and reduced to short digests.
+
+Sent to the host as it is, see action_plugins/site_look.py: the standard library only, Python 3.9 or newer.
+Argument, one JSON text: `site` (its name, as the containers' label has it), `probe` (HAProxy's probe socket, empty on a
+host that is no gateway) and `instances` to ask there (`name`, `model`). Prints one line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -11,37 +15,10 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import urllib.parse
 from pathlib import Path
 from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = r"""
----
-module: site_look
-short_description: What a site's host holds, as digests
-description:
-  - Containers as they were made and as they are, the images their names mean now, everything mounted into them
-    read-only, the engine and its configuration, and the NVIDIA driver. Equal digests mean that nothing has changed.
-  - On a gateway every engine is also asked for a token, through HAProxy.
-options:
-  site:
-    description: Name of the site, as the containers' label has it.
-    type: str
-    required: true
-  probe:
-    description: HAProxy's probe socket; empty on a host that is no gateway.
-    type: str
-    default: ""
-  instances:
-    description: Instances to ask on a gateway (C(name), C(model)).
-    type: list
-    elements: dict
-    default: []
-author:
-  - deployctl
-"""
 
 DOCKER = "/var/run/docker.sock"
 RECORD = Path("/var/lib/deployctl/in-step.json")
@@ -154,21 +131,13 @@ def recorded() -> Any:
 
 def main() -> None:
     """Look, and tell."""
-    module = AnsibleModule(
-        argument_spec={
-            "site": {"type": "str", "required": True},
-            "probe": {"type": "str", "default": ""},
-            "instances": {"type": "list", "elements": "dict", "default": []},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
+    given = json.loads(sys.argv[1])
     asked = given["instances"] if given["probe"] else []
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, min(16, len(asked)))) as pool:
         answers = {one["name"]: pool.submit(generates, given["probe"], one) for one in asked}
         look = {"containers": containers(given["site"]), "host": host(), "user": os.geteuid()}
         tokens = {name: answer.result() for name, answer in answers.items()}
-    module.exit_json(changed=False, look=look, tokens=tokens, recorded=recorded())
+    print(json.dumps({"look": look, "tokens": tokens, "recorded": recorded()}))
 
 
 if __name__ == "__main__":

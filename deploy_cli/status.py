@@ -33,6 +33,22 @@ def merge(plan: Mapping[str, Any], hosts: Mapping[str, Any], gateways: Mapping[s
     }
 
 
+def located(instances: Sequence[Mapping[str, Any]], engines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Put planned instances where they really run.
+
+    Without a look at the hosts the plan knows only what was declared, and an instance keeps its place when that
+    changes.
+    engines: what each host that answered told, {instance: {host, address, port}}. What runs nowhere stays as planned.
+    """
+    placed = []
+    for instance in instances:
+        found = [told[instance["name"]] for told in engines if instance["name"] in told]
+        real = next((one for one in found if one["host"] == instance["host"]), found[0] if found else None)
+        where = {"host": real["host"], "publish_address": real["address"], "port": real["port"]} if real else {}
+        placed.append({**instance, **{key: value for key, value in where.items() if value}})
+    return placed
+
+
 def _row(instance: Mapping[str, Any], host: Mapping[str, Any], gateways: Mapping[str, Any]) -> dict[str, Any]:
     facts: Mapping[str, Any] = (host.get("instances") or {}).get(instance["name"], {})
     routed = [_routed(instance, told) for told in gateways.values()]

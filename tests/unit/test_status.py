@@ -14,7 +14,7 @@ import pytest
 from loading import loaded
 from rich.console import Console
 
-from deploy_cli.status import client_env, env_lines, lines, merge, table
+from deploy_cli.status import client_env, env_lines, lines, located, merge, table
 
 METRICS = """\
 # HELP vllm:num_requests_running Number of requests.
@@ -106,6 +106,20 @@ def test_an_unreachable_host_a_failed_module_and_a_host_that_was_not_asked() -> 
     assert [row["state"] for row in document["instances"]] == ["unreachable", "unknown"]
     assert not document["ok"]
     assert document["gateways"] == {"gw": "unreachable"}
+
+
+def test_instances_are_looked_for_where_they_really_run() -> None:
+    planned = plan("node1", "node1", "node2")["instances"]
+    moved = {"host": "node2", "address": "192.0.2.2", "port": 8109, "devices": ["GPU-1"]}
+    both = [{"chat-0": moved, "chat-2": {"host": "node2", "address": "", "port": None, "devices": []}}, {}]
+    both[1]["chat-2"] = {"host": "node1", "address": "192.0.2.1", "port": 8100, "devices": []}
+    found = located(planned, both)
+    assert [(one["host"], one["publish_address"], one["port"]) for one in found] == [
+        ("node2", "192.0.2.2", 8109),
+        ("node1", "127.0.0.1", 8101),
+        ("node2", "127.0.0.1", 8102),
+    ]
+    assert found[0]["container"] == "vllm-chat-0"
 
 
 def test_nothing_asked_is_not_ok() -> None:

@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 # Scenarios of whole sites on simulated servers, too long for every run.
-SITES := gpu_server cluster
+SITES := gpu_server cluster air_gap
 announced = printf '%(%T)T molecule test -s %s\n' -1 $$scenario
 
 .PHONY: help up test stack checks lint unit molecule sites e2e faults docs clean

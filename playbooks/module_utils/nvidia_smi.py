@@ -47,16 +47,24 @@ FAILURES = (
     ),
     (r"No devices were found", "no_gpu", "the driver runs and finds no GPU", "see `lspci -d 10de:` and dmesg"),
 )
+HINTS = {code: hint for _pattern, code, _what, hint in FAILURES}
 NOTHING = re.compile(
     r"^\[?\s*(?:N/?A|ERR!?|Unknown Error|Not Supported|Requested functionality.*|Insufficient Permissions|GPU is lost"
     r"|GPU requires reset|Unknown|None)\s*\]?$",
     re.IGNORECASE,
 )
 BROKEN = re.compile(r"ERR!|Unknown Error|GPU is lost|requires reset", re.IGNORECASE)
+# How a GPU that shares the machine's memory answers when it is asked for its own.
+SHARED = re.compile(r"\[?(N/A|Not Supported)\]?", re.IGNORECASE)
 # What the driver wants done with the GPU, and what it calls broken about its memory.
 AILING = "see dmesg for Xid messages; `nvidia-smi --gpu-reset` or a reboot while nothing serves there may help"
 WAITING = {"gpu_recovery_action"}
 BAD = {"remapped_row_failure", "remapped_row_pending", "pending_retirement", "reset_required"}
+
+# Columns of `topo -m` after the links: CPUs, NUMA node, the GPU's own NUMA node; `-` is a cell that drivers leave empty
+# to fill up the width: after the number of a node, or before the N/A that stands for none.
+AFFINITY = {"CPU Affinity": "c", "NUMA Affinity": "n", "GPU NUMA ID": "g"}
+SHAPES = {"c": ("c",), "cn": ("cn", "c-n"), "cng": ("cng", "cn-g", "c-n-g")}
 
 
 def problem(code: str, what: str, hint: str = "", gpu: str | None = None) -> Problem:
@@ -92,14 +100,19 @@ def bus_id(text: str) -> str:
 
 def mib(text: str) -> int | None:
     """An amount of memory in MiB, whatever its unit; None when it is no amount."""
-    found = re.match(r"^\s*([\d.]+)\s*([KMGT]?i?B)?\s*$", text or "")
+    found = re.match(r"^\s*([0-9.]+)\s*([KMGT]?i?B)?\s*$", text or "")
     if not found:
         return None
     factor = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024 * 1024}.get((found.group(2) or "M")[0], 1)
     try:
         return int(float(found.group(1)) * factor)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
+
+
+def whole(text: str) -> int | None:
+    """A number as programs count things; None for anything else, also for what only looks like digits."""
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 def value(text: str | None) -> str | None:
@@ -183,6 +196,8 @@ def _gpu_of_xml(node: ElementTree.Element, place: int) -> dict[str, Any]:
         if BROKEN.search(told):
             found["problems"].append("gpu_lost" if "lost" in told.lower() else "gpu_error")
             found["name"] = found["name"] if name != "product_name" else None
+    if SHARED.fullmatch(total) and not found["mig_devices"]:
+        found["problems"].append("gpu_unified")
     return found
 
 
@@ -207,11 +222,11 @@ def _mig(node: ElementTree.Element, parent: dict[str, Any]) -> dict[str, Any]:
 
 
 def _process(node: ElementTree.Element) -> dict[str, Any] | None:
-    pid = _first(node, "pid")
-    if not pid.isdigit():
+    pid = whole(_first(node, "pid"))
+    if pid is None:
         return None
     name, kind, used = _first(node, "process_name"), _first(node, "type"), _first(node, "used_memory")
-    return {"pid": int(pid), "name": value(name), "type": value(kind), "memory_mib": mib(used)}
+    return {"pid": pid, "name": value(name), "type": value(kind), "memory_mib": mib(used)}
 
 
 def from_csv(text: str, fields: list[str]) -> list[dict[str, Any]]:
@@ -221,9 +236,10 @@ def from_csv(text: str, fields: list[str]) -> list[dict[str, Any]]:
         if len(row) != len(fields) or "," in fields:
             continue
         told = dict(zip(fields, (cell.strip() for cell in row)))  # noqa: B905 - Python 3.9 runs on hosts
-        if not told.get("index", "").isdigit() and not told.get("uuid", "").startswith("GPU-"):
+        index = whole(told.get("index", ""))
+        if index is None and not told.get("uuid", "").startswith("GPU-"):
             continue
-        one = gpu(int(told["index"]) if told.get("index", "").isdigit() else len(found))
+        one = gpu(len(found) if index is None else index)
         mode = told.get("mig.mode.current", "").lower()
         one |= {
             "uuid": value(told.get("uuid")),
@@ -237,6 +253,8 @@ def from_csv(text: str, fields: list[str]) -> list[dict[str, Any]]:
         for cell in told.values():
             if BROKEN.search(cell):
                 one["problems"].append("gpu_lost" if "lost" in cell.lower() else "gpu_error")
+        if SHARED.fullmatch(told.get("memory.total", "")):
+            one["problems"].append("gpu_unified")
         found.append(one)
     return found
 
@@ -245,11 +263,11 @@ def from_list(text: str) -> list[dict[str, Any]]:
     """`nvidia-smi -L` -> GPUs with their names, UUIDs and MIG devices."""
     found: list[dict[str, Any]] = []
     for line in text.splitlines():
-        whole = re.match(r"^GPU (\d+): (.*?) \(UUID: (GPU-[^)\s]+)\)", line)
+        card = re.match(r"^GPU ([0-9]{1,9}): (.*?) \(UUID: (GPU-[^)\s]+)\)", line)
         part = re.match(r"^\s+(MIG .*?)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)", line)
-        if whole:
-            one = gpu(int(whole.group(1)))
-            one |= {"name": value(whole.group(2)), "uuid": whole.group(3)}
+        if card:
+            one = gpu(int(card.group(1)))
+            one |= {"name": value(card.group(2)), "uuid": card.group(3)}
             found.append(one)
         elif part and found:
             found[-1]["mig"] = "enabled"
@@ -258,29 +276,50 @@ def from_list(text: str) -> list[dict[str, Any]]:
 
 
 def topology(text: str) -> dict[str, Any]:
-    """`nvidia-smi topo -m` -> {links: {(i, j): kind}, cpus: {i: text}, numa: {i: node}} by GPU index."""
+    """`nvidia-smi topo -m` -> {links: {(i, j): kind}, cpus: {i: text}, numa: {i: node}} by GPU index.
+
+    What a row says of CPUs and nodes is taken only where each of its cells has one place: a wrong one would tie an
+    engine to CPUs far away, and what is left out is read from /sys.
+    """
     links: dict[Any, str] = {}
     cpus: dict[int, str] = {}
     numa: dict[int, int] = {}
-    columns: list[str] = []
+    header: list[str] = []
     for raw in text.splitlines():
-        line = re.sub(r"\x1b\[[0-9;]*m", "", raw).rstrip()
-        cells = [c.strip() for c in line.split("\t")] if "\t" in line else re.split(r"\s{2,}", line)
-        names = [c for c in cells if c]
-        if not columns and names and re.fullmatch(r"GPU\d+", names[0]) and (len(names) == 1 or names[1] != "X"):
-            columns = names
+        line = re.sub(r"\x1b\[[0-9;]*m", "", raw)
+        # An empty cell is seen between tabs only; with blanks between them a row is whole or says less.
+        cells = [cell.strip() for cell in (line.split("\t") if "\t" in line else re.split(r"\s{2,}", line.strip()))]
+        names = [cell for cell in cells if cell]
+        if not names or not re.fullmatch(r"GPU[0-9]{1,9}", names[0]):
             continue
-        if not columns or not names or not re.fullmatch(r"GPU\d+", names[0]):
+        if not header and names[1:2] != ["X"]:
+            header = names
             continue
-        index, cells = int(names[0][3:]), names[1:]
-        for name, cell in zip(columns, cells):  # noqa: B905 - Python 3.9 runs on hosts
-            if re.fullmatch(r"GPU\d+", name) and re.fullmatch(r"NV\d+|PIX|PXB|PHB|NODE|SYS", cell):
+        end = header.index("CPU Affinity") if "CPU Affinity" in header else len(header)
+        columns, row, after = header[:end], cells[1 : end + 1], cells[end + 1 :]
+        # A GPU meets itself in one cell, and no link begins with a digit: else the row is not in step with the header.
+        own = columns.index(cells[0]) if cells[0] in columns else len(row)
+        if row[own : own + 1] != ["X"] or any(cell[:1].isdigit() for cell in row):
+            continue
+        index = int(cells[0][3:])
+        for name, cell in zip(columns, row):  # noqa: B905 - Python 3.9 runs on hosts
+            if re.fullmatch(r"GPU[0-9]{1,9}", name) and re.fullmatch(r"NV[0-9]+|PIX|PXB|PHB|NODE|SYS", cell):
                 links[index, int(name[3:])] = cell
-            elif name.startswith("CPU Affinity") and re.fullmatch(r"[\d,\-]+", cell):
-                cpus[index] = cell
-            elif name.startswith("NUMA Affinity") and re.fullmatch(r"\d+", cell):
-                numa[index] = int(cell)
+        near = _affinity(header[end:], after) if all(row) else {}
+        if re.fullmatch(r"[0-9][0-9,\-]*", near.get("c", "")):
+            cpus[index] = near["c"]
+        node = whole(near.get("n", ""))
+        if node is not None:
+            numa[index] = node
     return {"links": links, "cpus": cpus, "numa": numa}
+
+
+def _affinity(names: list[str], cells: list[str]) -> dict[str, str]:
+    """The cells after the links by the letter of their column; empty where none of the known shapes fits."""
+    for shape in SHAPES.get("".join(AFFINITY.get(name, "?") for name in names), ()):
+        if len(shape) == len(cells) and not any(cells[at] for at, letter in enumerate(shape) if letter == "-"):
+            return dict(zip(shape, cells))  # noqa: B905 - Python 3.9 runs on hosts
+    return {}
 
 
 def judged(found: list[dict[str, Any]]) -> list[Problem]:
@@ -290,7 +329,7 @@ def judged(found: list[dict[str, Any]]) -> list[Problem]:
         where = one["uuid"] or one["pci"]
         label = f"GPU {one['index']}" + (f" ({one['pci']})" if one["pci"] else "")
         if "gpu_lost" in one["problems"]:
-            problems.append(problem("gpu_lost", f"{label} is lost", FAILURES[1][3], where))
+            problems.append(problem("gpu_lost", f"{label} is lost", HINTS["gpu_lost"], where))
         elif one["uuid"] is None:
             one["problems"].append("gpu_error")
             problems.append(
@@ -299,7 +338,10 @@ def judged(found: list[dict[str, Any]]) -> list[Problem]:
         elif one["uuid"] in seen:
             one["problems"].append("gpu_error")
             problems.append(problem("gpu_error", f"{label} has the UUID of another GPU", "see dmesg", where))
-        elif one["problems"] or (one["memory_total_mib"] is None and not one["mig_devices"]):
+        elif one["problems"] == ["gpu_unified"]:
+            what = f"{label} works, and tells no memory of its own (unified memory): engines are not planned on it"
+            problems.append(problem("gpu_unified", what, "leave it out of `devices`", where))
+        elif one["problems"] or not (one["memory_total_mib"] or one["mig_devices"]):
             one["problems"] = one["problems"] or ["gpu_error"]
             problems.append(
                 problem("gpu_error", f"{label} does not tell its memory, or fails in other fields", "see dmesg", where)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import nvidia_smi
+from ansible.module_utils import host_programs, nvidia_smi
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -36,14 +36,11 @@ TIMEOUT = "timeout"
 def run(timeout: int, *arguments: str) -> tuple[str, str]:
     """Output of nvidia-smi, both streams, and why there is none: `absent`, `timeout` or nothing."""
     try:
-        done = subprocess.run(
-            ["nvidia-smi", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False
-        )
+        return host_programs.ask(["nvidia-smi", *arguments], timeout, both=True)[1], ""
     except subprocess.TimeoutExpired:
         return "", TIMEOUT
     except OSError:
         return "", "absent"
-    return done.stdout.decode("utf-8", errors="replace"), ""
 
 
 def text(path: str) -> str:
@@ -88,9 +85,12 @@ def library() -> str | None:
 
 
 def gpus(timeout: int) -> dict[str, Any]:
-    """Ask nvidia-smi in three ways, the fullest first; {driver, cuda, gpus, problems}."""
+    """Ask nvidia-smi in three ways, the fullest first; {driver, cuda, gpus, problems, hangs}.
+
+    Once it did not answer in time it is not asked again: each call would hang as long, and leave a process behind.
+    """
     told, why = run(timeout, "-q", "-x")
-    found: dict[str, Any] = {"driver": None, "cuda": None, "gpus": [], "problems": []}
+    found: dict[str, Any] = {"driver": None, "cuda": None, "gpus": [], "problems": [], "hangs": why == TIMEOUT}
     if why == "absent":
         found["problems"].append(
             nvidia_smi.problem("no_nvidia_smi", "nvidia-smi is not installed", "`deployctl up` installs the driver")
@@ -103,11 +103,11 @@ def gpus(timeout: int) -> dict[str, Any]:
         named = nvidia_smi.failure(beside)
         found["problems"] += ([named] if named else []) + nvidia_smi.warnings(beside)
     else:
-        shorter = _shorter(timeout, found)
+        shorter = "" if found["hangs"] else _shorter(timeout, found)
         named = nvidia_smi.failure(told) or nvidia_smi.failure(shorter)
         if named:
             found["problems"].append(named)
-        elif why == TIMEOUT:
+        elif found["hangs"]:
             what = f"nvidia-smi did not answer within {timeout} s"
             found["problems"].append(
                 nvidia_smi.problem(TIMEOUT, what, "the driver hangs: see dmesg; a reboot may help")
@@ -123,24 +123,27 @@ def _shorter(timeout: int, found: dict[str, Any]) -> str:
     while fields and not found["gpus"]:
         told, why = run(timeout, f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
         said += told
+        found["hangs"] = why == TIMEOUT
         found["gpus"] = nvidia_smi.from_csv(told, fields)
         unknown = re.search(r'Field "([\w.]+)" is not a valid field', told)
         if why or not unknown or unknown.group(1) not in fields:
             break
         fields.remove(unknown.group(1))
     if found["gpus"]:
-        version = run(timeout, "--query-gpu=driver_version", "--format=csv,noheader")[0].strip().splitlines()
+        told, why = run(timeout, "--query-gpu=driver_version", "--format=csv,noheader")
+        found["hangs"], version = why == TIMEOUT, told.strip().splitlines()
         found["driver"] = version[0] if version and re.fullmatch(r"[\d.]+", version[0]) else None
-    else:
-        told, _why = run(timeout, "-L")
+    elif not found["hangs"]:
+        told, why = run(timeout, "-L")
+        found["hangs"] = why == TIMEOUT
         said += told
         found["gpus"] = nvidia_smi.from_list(told)
     return said
 
 
-def links(timeout: int, found: list[dict[str, Any]], on_bus: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Links between GPUs by UUID; NUMA node and CPUs are written into the GPUs."""
-    told = nvidia_smi.topology(run(timeout, "topo", "-m")[0]) if found else {"links": {}, "cpus": {}, "numa": {}}
+def links(matrix: str, found: list[dict[str, Any]], on_bus: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Links between GPUs by UUID, of `nvidia-smi topo -m`; NUMA node and CPUs are written into the GPUs."""
+    told = nvidia_smi.topology(matrix)
     nodes = {one["address"]: one["numa_node"] for one in on_bus}
     for one in found:
         node = nodes.get(one["pci"])
@@ -162,7 +165,8 @@ def look(timeout: int) -> dict[str, Any]:
     nouveau = Path("/sys/module/nouveau").is_dir()
     told = gpus(timeout)
     found, problems = told["gpus"], told["problems"]
-    connections = links(timeout, found, on_bus)
+    matrix = run(timeout, "topo", "-m")[0] if found and not told["hangs"] else ""
+    connections = links(matrix, found, on_bus)
     problems += nvidia_smi.judged(found)
     if nouveau:
         what, hint = "the nouveau driver is loaded", "`deployctl up` turns it off; a reboot is needed"

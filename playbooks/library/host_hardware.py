@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils import hardware_parts as parts
+from ansible.module_utils import host_programs
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -50,10 +51,10 @@ def said(timeout: int, *words: str) -> str:
     """What a program wrote on stdout; empty where it is not there, hangs or failed."""
     env = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
     try:
-        done = subprocess.run(words, capture_output=True, timeout=timeout, check=False, env=env)
+        status, told = host_programs.ask(list(words), timeout, env=env)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else ""
+    return told if status == 0 else ""
 
 
 def drives(number: str) -> list:

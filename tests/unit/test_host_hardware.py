@@ -16,10 +16,11 @@ parts = loaded("playbooks/module_utils/hardware_parts.py")
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setitem(sys.modules, "ansible.module_utils.hardware_parts", parts)
     import ansible.module_utils
 
-    monkeypatch.setattr(ansible.module_utils, "hardware_parts", parts, raising=False)
+    for name, part in (("hardware_parts", parts), ("host_programs", loaded("playbooks/module_utils/host_programs.py"))):
+        monkeypatch.setitem(sys.modules, f"ansible.module_utils.{name}", part)
+        monkeypatch.setattr(ansible.module_utils, name, part, raising=False)
     found: ModuleType = loaded("playbooks/library/host_hardware.py")
     return found
 

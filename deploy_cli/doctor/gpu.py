@@ -14,8 +14,9 @@ UP_DOES = "`deployctl up` installs it"
 DRIVER = re.compile(r"(lib)?(nvidia|cuda)")
 # Problems of gpu_facts that stand on a host before `up` has been there and that it puts right.
 BEFORE_UP = {"no_nvidia_smi", "no_library", "nouveau_loaded"}
-# Not right, and no reason to keep `up` away: it may be what helps.
-HARMLESS = {"unreadable", "driver_not_loaded", "gpu_ailing"}
+# Not right, and no reason to keep `up` away: it may be what helps, or the GPU is none that `up` would use. Where one of
+# these is planned, that it is not there is told by itself.
+HARMLESS = {"unreadable", "driver_not_loaded", "gpu_ailing", "gpu_elsewhere", "gpu_unified"}
 # What the role nvidia_driver puts right where it may: by a reboot, or by another driver and a reboot.
 REPAIRED = {"version_mismatch"}
 REBOOTS = "`deployctl up` reboots this host for it, and with --no-reboot ends there"

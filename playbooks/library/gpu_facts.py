@@ -31,6 +31,7 @@ author:
 FIELDS = ["index", "uuid", "name", "memory.total", "memory.used", "pci.bus_id", "mig.mode.current", "compute_cap"]
 DISPLAY, BRIDGE, VENDOR = ("0x0300", "0x0302"), "0x0680", "0x10de"
 TIMEOUT = "timeout"
+DEVICES = Path("/sys/bus/pci/devices")
 
 
 def run(timeout: int, *arguments: str) -> tuple[str, str]:
@@ -54,14 +55,18 @@ def text(path: str) -> str:
 def bus() -> tuple[list[dict[str, Any]], bool]:
     """NVIDIA's GPUs on the PCI bus, and whether there is an NVSwitch."""
     found, switch = [], False
-    for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
+    for device in sorted(DEVICES.glob("*")):
         if text(f"{device}/vendor") != VENDOR:
             continue
         kind, node = text(f"{device}/class")[:6], text(f"{device}/numa_node")
         switch = switch or kind == BRIDGE
         if kind in DISPLAY:
-            numa = int(node) if re.fullmatch(r"\d+", node) else None
-            found.append({"address": device.name.lower(), "device": text(f"{device}/device"), "numa_node": numa})
+            found.append({
+                "address": device.name.lower(),
+                "device": text(f"{device}/device"),
+                "numa_node": int(node) if re.fullmatch(r"\d+", node) else None,
+                "driver": (device / "driver").resolve().name if (device / "driver").exists() else None,
+            })  # fmt: skip
     return found, switch
 
 
@@ -158,6 +163,25 @@ def links(matrix: str, found: list[dict[str, Any]], on_bus: list[dict[str, Any]]
     ]
 
 
+def unknown(found: list[dict[str, Any]], on_bus: list[dict[str, Any]], told: set[str]) -> list[dict[str, Any]]:
+    """GPUs on the bus that a driver which answers does not know: lost, or another driver's. told: known as such."""
+    silent = [one for one in on_bus if one["address"] not in {gpu["pci"] for gpu in found} | told]
+    problems = []
+    for one in [one for one in silent if one["driver"] not in (None, "nvidia")]:
+        what = f"a GPU on the bus ({one['address']}) is bound to {one['driver']}: the NVIDIA driver leaves it alone"
+        hint = "nothing to do where that is meant, as for a virtual machine; else bind it to nvidia"
+        problems.append(nvidia_smi.problem("gpu_elsewhere", what, hint, one["address"]))
+    missing = [one["address"] for one in silent if one["driver"] in (None, "nvidia")]
+    if missing and not found:
+        what = f"the driver answers and knows no GPU; on the bus: {', '.join(missing)}"
+        hint = "see `lspci -nnk -d 10de:` and dmesg: does this driver support them?"
+        return [*problems, nvidia_smi.problem("no_gpu", what, hint)]
+    for address in missing:
+        what = f"a GPU on the bus ({address}) is not known to the driver"
+        problems.append(nvidia_smi.problem("gpu_lost", what, nvidia_smi.HINTS["gpu_lost"], address))
+    return problems
+
+
 def look(timeout: int) -> dict[str, Any]:
     """Everything, as the facts have it."""
     on_bus, switch = bus()
@@ -168,19 +192,17 @@ def look(timeout: int) -> dict[str, Any]:
     matrix = run(timeout, "topo", "-m")[0] if found and not told["hangs"] else ""
     connections = links(matrix, found, on_bus)
     problems += nvidia_smi.judged(found)
+    # Only where the driver answers at all: without it no GPU does, and that is told already. GPUs of `nvidia-smi -L` do
+    # not tell their place on the bus.
+    if all(one["pci"] for one in found) and (found or not problems):
+        problems += unknown(found, on_bus, {problem["gpu"] for problem in problems})
     if nouveau:
         what, hint = "the nouveau driver is loaded", "`deployctl up` turns it off; a reboot is needed"
         problems.append(nvidia_smi.problem("nouveau_loaded", what, hint))
-    silent = [one for one in on_bus if one["address"] not in {gpu["pci"] for gpu in found}]
-    # Only where the driver answers at all: without it no GPU does.
-    for one in silent if found else []:
-        if not any(p["gpu"] == one["address"] for p in problems):
-            what = f"a GPU on the bus ({one['address']}) is not known to the driver"
-            problems.append(nvidia_smi.problem("gpu_lost", what, nvidia_smi.FAILURES[1][3], one["address"]))
     disk = library()
     if module and disk and module != disk and not any(p["code"] == "version_mismatch" for p in problems):
         what = f"library {disk} and loaded kernel module {module} are of different versions"
-        problems.append(nvidia_smi.problem("version_mismatch", what, nvidia_smi.FAILURES[0][3]))
+        problems.append(nvidia_smi.problem("version_mismatch", what, nvidia_smi.HINTS["version_mismatch"]))
     if not found and not on_bus and not problems:
         problems.append(nvidia_smi.problem("no_gpu", "there is no NVIDIA GPU on the bus", "see `lspci -d 10de:`"))
     return {

@@ -3,12 +3,15 @@
 The role variables' meaning lives in each role's argument spec (see specs.py); these few belong to no role.
 """
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from deploy_cli.plan.shapes import KeyPath
 from deploy_cli.plan.wording import did_you_mean, listing, nearest, shown, type_name
 
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 _NAME = {"type": "string", "pattern": NAME, "maxLength": 96}
 
@@ -157,10 +160,32 @@ _RANGES = {
 
 def check(value: Any, schema: dict[str, Any], root: KeyPath) -> Iterator[tuple[KeyPath, str, str]]:
     """Yield (path, what, hint) for everything about `value` that the schema refuses; never raises for bad data."""
-    from jsonschema import Draft202012Validator  # 60 ms to import: only when something is checked
-
-    for error in Draft202012Validator(schema).iter_errors(value):
+    for error in _validator()(schema).iter_errors(value):
         yield from _explain(error, root)
+
+
+@lru_cache
+def _validator() -> Any:
+    """JSON schema as YAML and Ansible need it: 4.0 is no whole number, and a number written as text is a number."""
+    from jsonschema import Draft202012Validator, validators  # 60 ms to import: only when something is checked
+
+    def whole(_checker: Any, value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def ranged(rule: str) -> Any:
+        plain = Draft202012Validator.VALIDATORS[rule]
+
+        def compare(validator: Any, limit: Any, value: Any, schema: dict[str, Any]) -> Iterator[Any]:
+            # Where a type is named, a text was refused by it already.
+            if isinstance(value, str) and "type" not in schema and NUMBER.fullmatch(value):
+                value = float(value)
+            yield from plain(validator, limit, value, schema) or ()
+
+        return compare
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", whole)
+    extend: Any = validators.extend
+    return extend(Draft202012Validator, {rule: ranged(rule) for rule in _RANGES}, type_checker=types)
 
 
 def _explain(error: Any, root: KeyPath, meaning: str = "") -> Iterator[tuple[KeyPath, str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from deploy_cli.plan.wording import nearest
 
-_NUMBER = {"type": "string", "pattern": r"^-?\d+$"}
+_NUMBER = {"type": "string", "pattern": r"^-?[0-9]+\Z"}
 _TYPES: dict[str, dict[str, Any]] = {
     "str": {"type": ["string", "number"]},
     "path": {"type": "string"},
@@ -17,7 +17,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "jsonarg": {},
     "json": {},
     "int": {"anyOf": [{"type": "integer"}, _NUMBER]},
-    "float": {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^-?\d+(\.\d+)?$"}]},
+    "float": {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?\Z"}]},
     "bool": {"anyOf": [{"type": "boolean"}, {"enum": ["yes", "no", "on", "off", "true", "false", 0, 1, "0", "1"]}]},
     "list": {"type": ["array"]},
     "dict": {"type": "object"},
@@ -66,7 +66,9 @@ def _range(name: str, kind: str) -> dict[str, int]:
         return {"minimum": 1, "maximum": 65535}
     if name.endswith("_percent"):
         return {"minimum": 0, "maximum": 100}
-    units = ("_seconds", "_ms", "_bytes", "_mib", "_gib", "_tokens", "_days", "_hours", "_range", "_count")
+    if name.endswith("_port_range"):
+        return {"minimum": 0, "maximum": 65535}
+    units = ("_seconds", "_ms", "_bytes", "_mib", "_gib", "_tokens", "_days", "_hours", "_count")
     return {"minimum": 0} if name.endswith(units) else {}
 
 

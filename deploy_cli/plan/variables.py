@@ -1,5 +1,6 @@
 """Checks of names, types and ranges: every variable the user set, against the site's schema and the roles' specs."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -150,7 +151,17 @@ def _check_key_list(host: str, keys: list[Any], out: Findings) -> None:
             if first != index:
                 what = f"`haproxy_api_keys[{index}]` has the same {field} as `haproxy_api_keys[{first}]`"
                 out.add(host, (*path, field), what, "give every user of the gateway an id and a key of their own")
-            if field == "key" and len(text) < 16:
+            if field == "key" and not re.fullmatch(r"[!-~]+", text):
+                # A client sends it in a header, and HAProxy compares it letter by letter.
+                end = " at its end, such as a line break" if re.fullmatch(r"[!-~]+\s+", text) else ""
+                out.add(
+                    host,
+                    (*path, field),
+                    f"the key of `haproxy_api_keys[{index}]` has a blank or another sign that no client can send{end}",
+                    "letters, digits and signs of ASCII, no blanks; `printf %s <key> | ansible-vault encrypt_string` "
+                    "adds no line break as `echo` does, nor does `key: <key>` as `key: |` does",
+                )
+            elif field == "key" and len(text) < 16:
                 out.add(
                     host,
                     (*path, field),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -34,6 +34,7 @@ BY_PCI_ID: dict[str, tuple[str, int, str]] = {
     "0x2331": ("H100 PCIe", 81079, "9.0"),
     "0x2335": ("H200", 143156, "9.0"),
 }
+BEFORE_TURING = 7.5
 GIB_PER_CPU_ENGINE = 4  # weights of a small model, vLLM itself, 1 GiB of KV cache
 MOST_CPU_ENGINES = 4
 
@@ -46,15 +47,17 @@ class Holdings:
     lines: list[str]
     warnings: list[tuple[str, str]] = field(default_factory=list)
 
-    @property
-    def gpus(self) -> int:
-        """How many GPUs it holds."""
-        return sum(device["count"] for device in self.devices if device["kind"] == "nvidia")
-
 
 def has_gpus(host: Found) -> bool:
     """Whether a host has NVIDIA GPUs, working or not."""
     return bool(host.gpu.get("gpus") or host.gpu.get("pci"))
+
+
+def before_turing(devices: Sequence[Mapping[str, Any]]) -> str:
+    """Return the least compute capability below what CUDA 13 knows, or nothing where there is none."""
+    told = [str(device.get("compute_capability") or "") for device in devices]
+    least = min((float(one) for one in told if one), default=math.inf)
+    return f"{least}" if least < BEFORE_TURING else ""
 
 
 def holdings(host: Found) -> Holdings:

@@ -11,7 +11,7 @@ from deploy_cli.init import choose, gpus
 from deploy_cli.init.gpus import Holdings
 from deploy_cli.init.hosts import Found
 from deploy_cli.init.targets import Wanted
-from deploy_cli.plan import SiteInput, make_plan
+from deploy_cli.plan import SiteInput, capability, make_plan
 from deploy_cli.plan.shapes import GROUPS
 
 KEY = (
@@ -78,8 +78,8 @@ def make(
         site.values[host.name] = _values(host, held[host.name] if serving else None, addressed=host not in shared)
         told = held[host.name].warnings if serving else []
         warnings += [Problem(host.target.word, what, hint, "warning") for what, hint in told]
-    site.shared = _shared(wanted, kept, any(held[name].gpus for name in groups["serving"]))
     devices = [device for name in groups["serving"] for device in held[name].devices]
+    site.shared = _shared(wanted, kept, devices)
 
     def wrong(models: list[dict[str, Any]]) -> list[Problem]:
         site.models = models
@@ -154,10 +154,13 @@ def _store(host: Found) -> list[Value]:
     ]
 
 
-def _shared(wanted: Wanted, hosts: Sequence[Found], on_gpus: bool) -> list[Value]:
+def _shared(wanted: Wanted, hosts: Sequence[Found], devices: Sequence[Mapping[str, Any]]) -> list[Value]:
     found = []
-    if on_gpus:
+    if any(device["kind"] == "nvidia" for device in devices):
         found.append(Value("images_mode", "pull", "upstream's images; images_registry_prefix names a mirror"))
+        if old := gpus.before_turing(devices):
+            why = f"the last one whose image holds code for compute capability {old}"
+            found.append(Value("images_vllm_version", capability.LAST_OF_CUDA_12, why))
     if all(host.is_local for host in hosts):
         found.append(Value("haproxy_bind_address", "127.0.0.1", "only this machine; leave it out to listen everywhere"))
     keys = [{"id": "everyone", "key": f"sk-{KEY % wanted.group}"}]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy_cli.errors import Problem
-from deploy_cli.plan import engine_args, hardware, memory, models, placement, ports, variables
+from deploy_cli.plan import capability, engine_args, hardware, memory, models, placement, ports, variables
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.placement import Seat
 from deploy_cli.plan.shapes import Device, Instance, Model, Plan, SiteInput
@@ -33,6 +33,8 @@ def make_plan(site: SiteInput) -> Plan | list[Problem]:
     given: dict[str, int] = {}
     if home and placeable and devices:
         seats = _seats(site, home, placeable, devices, out)
+    for host in dict.fromkeys(device.host for device in devices):
+        capability.check(site, host, site.hosts[host]["devices"], out)
     if ranges is not None:
         given, clashes = ports.assign(seats, site, ranges, site.current)
         for clash in clashes:
@@ -112,6 +114,15 @@ def _port_ranges(site: SiteInput, out: Findings) -> dict[str, tuple[int, int]] |
 
 
 def _seats(site: SiteInput, home: str, placeable: list[Model], devices: list[Device], out: Findings) -> list[Seat]:
+    if any(d.kind == "nvidia" for d in devices):
+        for model in [m for m in placeable if memory.too_much(m)]:
+            out.add(
+                home,
+                ("models", model.position, "memory_share"),
+                f"memory_share {model.memory_share:g} of model `{model.name}` leaves CUDA itself no memory of a GPU",
+                f"write at most {memory.MOST_SHARED}, or leave it out: then a GPU is one instance's alone",
+            )
+        placeable = [m for m in placeable if not memory.too_much(m)]
     seats, misfits = placement.place(placeable, devices, site.current, hardware.links(site))
     for misfit in misfits:
         out.add(home, ("models", misfit.model.position, misfit.key), misfit.what, misfit.hint)

@@ -230,7 +230,8 @@ def _overflow(model: Model, seated: int, floor: Floor) -> Misfit:
     fewer = f"set `replicas: {seated}` or `replicas: max`" if seated else "remove the entry"
     others = [m for m in dict.fromkeys(s.model.name for s in floor.seats) if m != model.name]
     take = f", take replicas from {listing(others)}" if others else ""
-    return Misfit(model, "replicas", what, f"{fewer}{take}, or declare more devices")
+    most = f"; shares on one GPU may add up to {memory.MOST_SHARED}, the rest is CUDA's" if share else ""
+    return Misfit(model, "replicas", what, f"{fewer}{take}, or declare more devices{most}")
 
 
 def _usage(floor: Floor, model: Model) -> str:

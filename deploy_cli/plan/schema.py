@@ -53,7 +53,7 @@ MODEL: dict[str, Any] = {
             "type": "number",
             "exclusiveMinimum": 0,
             "maximum": 1,
-            "description": "share of each device's memory that one instance takes, above 0 and at most 1",
+            "description": "share of each GPU's memory that one instance takes, above 0 and at most 0.95",
         },
         "tool_call_parser": {
             "type": "string",

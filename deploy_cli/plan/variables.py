@@ -151,8 +151,8 @@ def _check_key_list(host: str, keys: list[Any], out: Findings) -> None:
             if first != index:
                 what = f"`haproxy_api_keys[{index}]` has the same {field} as `haproxy_api_keys[{first}]`"
                 out.add(host, (*path, field), what, "give every user of the gateway an id and a key of their own")
-            if field == "key" and not re.fullmatch(r"[!-~]+", text):
-                # A client sends it in a header, and HAProxy compares it letter by letter.
+            # A client sends it in a header, and HAProxy compares it letter by letter. (`init` asks with templates.)
+            if field == "key" and not re.fullmatch(r"[!-~]+", text) and "{{" not in text:
                 end = " at its end, such as a line break" if re.fullmatch(r"[!-~]+\s+", text) else ""
                 out.add(
                     host,

@@ -288,6 +288,8 @@ def test_models_follow_from_the_gpus(memory: int | None, capability: str | None,
     assert [model["name"] for model in result.models] == models
     assert result.models[0]["replicas"] == 4
     assert {model.get("dtype") for model in result.models} == {"half" if capability and capability < "8" else None}
+    version = result.variables()["gpu"].get("images_vllm_version")
+    assert version == ("0.19.0" if capability == "7.0" else None), "images of CUDA 13 have no code for Volta"
 
 
 def test_gpus_that_cannot_be_used_are_left_out_and_told() -> None:

@@ -133,3 +133,9 @@ def test_a_small_model_leaves_the_linked_pair_to_the_wide_one() -> None:
     small = {"name": "small", "source": "synthetic:tiny-chat", "replicas": 2}
     plan = planned(given([small, wide], facts([gpu(i) for i in range(4)], {**NODES, (1, 2): "NV4"})))
     assert next(set(i.devices) for i in plan.instances if i.model == "wide") == {1, 2}
+
+
+def test_the_capability_that_a_driver_tells_counts_where_none_is_declared() -> None:
+    old = facts([gpu(i, compute_capability="7.0") for i in range(4)])
+    assert "compute capability 7.0" in refused(given([CHAT], old))
+    planned(given([CHAT], facts([gpu(i, compute_capability="8.9") for i in range(4)])))

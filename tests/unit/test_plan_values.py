@@ -77,3 +77,54 @@ def test_a_key_that_no_client_could_send(key: str) -> None:
     (problem,) = told(haproxy_api_keys=[{"id": "a", "key": key}])
     assert "`haproxy_api_keys[0]`" in problem.what and "printf %s" in problem.hint
     assert "0123456789" not in problem.what + problem.hint
+
+
+HALF = {"memory_share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([model("a", memory_share=1)], "memory_share 1 of model `a` leaves CUDA itself no memory of a GPU"),
+        ([model("a", memory_share=0.96)], "memory_share 0.96 of model `a` leaves CUDA itself no memory of a GPU"),
+        ([model("a", replicas=4, **HALF), model("b", **HALF)], "model `b` wants 1 replica with 0.5 of a device's"),
+    ],
+)
+def test_a_gpu_keeps_some_memory_for_cuda(models: list[dict[str, Any]], said: str) -> None:
+    (problem,) = told(models)
+    assert said in problem.what and "0.95" in problem.hint
+
+
+def test_shares_up_to_that_are_planned() -> None:
+    assert errors([model("a", replicas=8, memory_share=0.475)]) == []
+    assert errors([model("a", replicas=4, memory_share=0.95)]) == []
+    assert errors([model("a", replicas=4)]) == []
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "said"),
+    [
+        ("7.0", None, "vLLM 0.32.0"),
+        ("7.0", "v0.20.0", "vLLM 0.20.0"),
+        ("7.0", "latest", "vLLM latest"),
+        ("6.1", None, "vLLM 0.32.0"),
+        ("6.1", "0.19.0", "no release of vLLM"),
+        ("7.0", "0.19.0", None),
+        ("7.0", "0.32.0-cu129", None),
+        ("7.5", None, None),
+        ("8.9", None, None),
+    ],
+)
+def test_gpus_that_the_image_has_no_code_for(capability: str, version: str | None, said: str | None) -> None:
+    more: dict[str, Any] = {"images_vllm_version": version} if version else {}
+    found = [p for p in told(devices={"compute_capability": capability}, **more) if p.severity == "error"]
+    assert [str(said) in p.what for p in found] == ([True] if said else [])
+    if said and capability == "7.0":
+        assert 'images_vllm_version: "0.19.0"' in found[0].hint
+
+
+def test_an_image_of_ones_own_may_know_an_old_gpu() -> None:
+    own = [{"name": "vllm-cuda", "reference": "registry.example/vllm:volta"}]
+    assert errors(devices={"compute_capability": "7.0"}, images_overrides=own) == []
+    other = [{"name": "haproxy", "reference": "registry.example/haproxy:3"}]
+    assert len(errors(devices={"compute_capability": "7.0"}, images_overrides=other)) == 1

@@ -19,7 +19,10 @@ READ_DEFAULTS = re.compile(
     r"(haproxy|jaeger)_(\w+_)?port|haproxy_bind_address|haproxy_api_keys|haproxy_config_dir|vllm_port_(base|range)|"
     r"images_vllm_version"
 )
-_CONNECTION = ("ansible_connection", "ansible_host")
+_CONNECTION = (
+    *("ansible_connection", "ansible_host", "ansible_port"),
+    *("ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_ssh_args"),
+)
 _DEEPEST = 40
 _NEEDS_FACTS = "it needs facts of a host, and the plan touches none"
 _UNDEFINED = re.compile(r"'[\w.\[\]']{1,80}' is undefined|object of type '[\w. ]+' has no attribute '\w+'")
@@ -32,7 +35,8 @@ def from_ansible(
     hostvars = task_vars["hostvars"]
     groups = {str(name): [str(h) for h in hosts] for name, hosts in task_vars["groups"].items()}
     inventories = [str(source) for source in task_vars.get("ansible_inventory_sources") or []]
-    site = _site_group(hostvars, groups)
+    parents = _parents(hostvars)
+    site = site_group(parents)
     members = list(dict.fromkeys(h for g in (*GROUPS, site) for h in groups.get(g, ())))
     own_groups = [g for g, hosts in groups.items() if g == site or set(hosts) & set(members)]
     problems = sources.scan(inventories, own_groups, members, str(task_vars.get("playbook_dir", "")))
@@ -47,6 +51,7 @@ def from_ansible(
         inventory=", ".join(sources.shown_path(Path(i)) for i in inventories),
         site=site,
         groups=groups,
+        parents=parents,
         hosts={host: read[host].plain for host in members},
         specs=known_specs,
         defaults=read[""].plain if members else {},
@@ -109,14 +114,19 @@ def _load(path: Path, loader: Any) -> Any:
     return loader.load_from_file(str(path), cache="none", trusted_as_template=True)
 
 
-def _site_group(hostvars: Any, groups: Mapping[str, list[str]]) -> str:
-    """The group above `serving` (else above the other two); empty when there is none or more than one."""
+def _parents(hostvars: Any) -> dict[str, list[str]]:
+    """The groups right above each of the three, without `all`."""
     tree = getattr(getattr(hostvars, "_inventory", None), "groups", {})
-    for name in GROUPS:
-        if name in tree:
-            parents = [str(p.name) for p in tree[name].parent_groups if p.name != "all"]
-            return parents[0] if len(parents) == 1 else ""
-    return ""
+    return {
+        name: sorted(str(p.name) for p in tree[name].parent_groups if p.name != "all")
+        for name in GROUPS
+        if name in tree
+    }
+
+
+def site_group(parents: Mapping[str, list[str]]) -> str:
+    """The group above `serving` (else above the other two); empty when none of them has one parent alone."""
+    return next((above[0] for above in parents.values() if len(above) == 1), "")
 
 
 class _Rendered:

@@ -3,13 +3,12 @@
 from typing import Any
 
 from deploy_cli.errors import Problem
-from deploy_cli.plan import capability, engine_args, hardware, memory, models, placement, ports, variables
+from deploy_cli.plan import capability, engine_args, hardware, hosts, memory, models, placement, ports, variables
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.placement import Seat
 from deploy_cli.plan.shapes import Device, Instance, Model, Plan, SiteInput
 
 LOOPBACK = "127.0.0.1"
-_WILDCARDS = ("", "*", "0.0.0.0", "::", "[::]")  # noqa: S104 - recognised, not bound
 
 
 def make_plan(site: SiteInput) -> Plan | list[Problem]:
@@ -23,6 +22,7 @@ def make_plan(site: SiteInput) -> Plan | list[Problem]:
     variables.check_groups(site, out)
     if not site.vouched:
         variables.check_variables(site, out)
+    hosts.check(site, out)
     variables.check_keys(site, out)
     version = vllm_version(site)
     home = variables.check_same(site, out)
@@ -270,9 +270,9 @@ def site_address(site: SiteInput, host: str) -> str:
 
 def _gateway_address(site: SiteInput, host: str) -> str:
     bound = str(site.setting(host, "haproxy_bind_address") or "")
-    if bound not in _WILDCARDS:
+    if bound not in hosts.WILDCARDS:
         return bound
-    return LOOPBACK if models.is_local(site, host) else site_address(site, host)
+    return LOOPBACK if hosts.is_local(site, host) else site_address(site, host)
 
 
 def _bracketed(address: str) -> str:

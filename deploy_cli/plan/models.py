@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy_cli.plan import catalogue, engine_args, naming
+from deploy_cli.plan import catalogue, engine_args, hosts, naming
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.shapes import KeyPath, Model, SiteInput
 from deploy_cli.plan.wording import did_you_mean, listing, nearest
@@ -94,7 +94,7 @@ def _check_source(site: SiteInput, home: str, index: int, entry: Mapping[str, An
         _check_synthetic(home, index, entry, source, out)
         return "synthetic"
     if source.startswith("/"):
-        local = all(is_local(site, host) for host in site.groups.get("serving", ()))
+        local = all(hosts.is_local(site, host) for host in site.groups.get("serving", ()))
         if local and not site.exists(source):
             out.add(home, path, f"the path `{source}` does not exist", "correct it, or put the model's folder there")
         _no_revision(home, index, entry, "a model from a path", out)
@@ -188,11 +188,6 @@ def _check_template(site: SiteInput, home: str, index: int, entry: Mapping[str, 
             f"the chat template `{template}` does not exist",
             "it is a file on the control node; a relative path begins at the inventory's folder",
         )
-
-
-def is_local(site: SiteInput, host: str) -> bool:
-    """Whether a host is the control node itself."""
-    return host == "localhost" or site.hosts.get(host, {}).get("ansible_connection") == "local"
 
 
 def _model(site: SiteInput, index: int, entry: Mapping[str, Any], kind: str, version: str | None) -> Model:

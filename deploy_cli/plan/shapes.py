@@ -39,6 +39,8 @@ class SiteInput:
     groups: Mapping[str, Sequence[str]]
     hosts: Mapping[str, Mapping[str, Any]]
     """Variables the user set, rendered, by host (no facts, no role defaults)."""
+    parents: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The groups right above each of the three, `all` left out; a group that is not in it was not asked about."""
     specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of each role's argument spec."""
     defaults: Mapping[str, Any] = field(default_factory=dict)

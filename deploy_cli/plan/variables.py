@@ -7,6 +7,7 @@ from typing import Any
 from deploy_cli.plan import schema, specs
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.shapes import GROUPS, KeyPath, SiteInput, Unresolved
+from deploy_cli.plan.wording import listing
 
 ALL_EQUAL = ("models",)
 
@@ -20,7 +21,19 @@ def check_groups(site: SiteInput, out: Findings) -> None:
             out.add_site(
                 f"group `{group}` {state}", f"name at least one host in `{group}`, a child of group `{parent}`"
             )
-    if not site.site and "serving" in site.groups:
+    for group, above in site.parents.items():
+        if len(above) > 1:
+            out.add_site(
+                f"group `{group}` has {len(above)} parents, {listing(above)}: a site is one group",
+                "keep it below the site's group alone; a group of your own names its hosts instead",
+            )
+        elif site.site and list(above) != [site.site]:
+            place = f"is a child of `{above[0]}`, not" if above else "stands outside"
+            out.add_site(
+                f"group `{group}` {place} of the site's group `{site.site}`",
+                f"make it a child of `{site.site}`, beside the other two",
+            )
+    if not site.site and "serving" in site.groups and not any(site.parents.values()):
         out.add_site(
             "group `serving` stands in no site group",
             "make `serving`, `gateway` and `telemetry` children of one group named after the site",
@@ -54,6 +67,8 @@ def _check_one(site: SiteInput, out: Findings, host: str, name: str, value: Any,
         rules = schema.SITE[name]
     elif name in options:
         rules = specs.to_schema(name, options[name] or {})
+    elif name == "ansible_port":
+        rules = specs.to_schema(name, {"type": "int", "description": "port of the host's SSH"})
     elif name in ("ansible_host", "ansible_connection"):
         rules = {}
     else:
@@ -109,6 +124,8 @@ def check_same(site: SiteInput, out: Findings) -> str | None:
 
 def check_keys(site: SiteInput, out: Findings) -> None:
     """The gateway's API keys: at least one, long enough, no two the same. Never tells a key."""
+    if site.site and site.parents.get("gateway", [site.site]) != [site.site]:
+        return  # told already: the site's variables do not reach it
     for host in site.groups.get("gateway", ()):
         keys = site.setting(host, "haproxy_api_keys")
         if isinstance(keys, Unresolved) or (

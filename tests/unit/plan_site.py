@@ -88,7 +88,8 @@ def site_input(folder: Path, current: Mapping[str, Placed] | None = None) -> Sit
     parents: dict[str, list[str]] = {}
     own_vars: dict[str, dict[str, Any]] = {}
     _walk("all", tree.get("all") or {}, groups, parents, own_vars)
-    site = next((p[0] for g in GROUPS if (p := [x for x in parents.get(g, []) if x != "all"])), "")
+    above = {g: sorted(p for p in parents.get(g, []) if p != "all") for g in GROUPS if g in groups}
+    site = collect.site_group(above)
     members = list(dict.fromkeys(h for g in (*GROUPS, site) for h in groups.get(g, ())))
     values: dict[str, dict[str, Any]] = {}
     lines: dict[str, dict[KeyPath, str]] = {}
@@ -99,6 +100,7 @@ def site_input(folder: Path, current: Mapping[str, Placed] | None = None) -> Sit
         inventory=INVENTORY,
         site=site,
         groups=groups,
+        parents=above,
         hosts={h: {n: _render(v, values[h]) for n, v in values[h].items()} for h in members},
         specs=specs,
         defaults=defaults,

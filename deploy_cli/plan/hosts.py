@@ -1,0 +1,111 @@
+"""The hosts of a site as machines: each has one name, and each address is one that SSH and HAProxy understand."""
+
+import ipaddress
+import re
+from typing import Any
+
+from deploy_cli.plan import ports
+from deploy_cli.plan.findings import Findings
+from deploy_cli.plan.shapes import KeyPath, SiteInput, Unresolved
+from deploy_cli.plan.wording import shown
+
+WILDCARDS = ("", "*", "0.0.0.0", "::", "[::]")  # noqa: S104 - recognised, not bound
+_NAME = re.compile(r"[^\W.-][\w.-]{0,252}")
+_SSH = (None, "ssh", "ansible.builtin.ssh", "paramiko", "paramiko_ssh", "smart")
+_JUMPS = ("ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_ssh_args")
+_ONCE = "one machine is one host, named once: each name would give away all of its devices and ports"
+
+
+def check(site: SiteInput, out: Findings) -> None:
+    """Names and addresses of all hosts of the site."""
+    machines: dict[Any, str] = {}
+    for host, values in site.hosts.items():
+        if host in site.groups:
+            out.add_site(
+                f"host `{host}` has the name of a group",
+                "Ansible puts the host's variables on the group, for every host in it: give one of them another name",
+            )
+        _check_addresses(site, host, out)
+        machine = _machine(site, host)
+        first = machines.setdefault(machine, host) if machine else host
+        if first != host and is_local(site, host):
+            what = f"hosts `{first}` and `{host}` are one machine: both have `ansible_connection: local`"
+            out.add(host, ("ansible_connection",), what, _ONCE)
+        elif first != host:
+            port = ports.number(values.get("ansible_port")) or 22
+            address = values.get("ansible_host") or host
+            what = f"hosts `{first}` and `{host}` are one machine: both are reached at {address}, port {port}"
+            out.add(host, ("ansible_host",), what, _ONCE)
+
+
+def is_local(site: SiteInput, host: str) -> bool:
+    """Whether a host is the control node itself."""
+    return host == "localhost" or site.hosts.get(host, {}).get("ansible_connection") == "local"
+
+
+def _machine(site: SiteInput, host: str) -> tuple[Any, ...] | None:
+    """What two names of one machine have in common; None where that is not known."""
+    if is_local(site, host):
+        return ("local",)
+    values = site.hosts[host]
+    address = values.get("ansible_host") or host
+    if not isinstance(address, str) or values.get("ansible_connection") not in _SSH:
+        return None
+    # Behind two jump hosts, one private address may be two machines.
+    jumps = [f"{values.get(name)}" for name in _JUMPS]
+    return ("ssh", _normal(address), ports.number(values.get("ansible_port")) or 22, *jumps)
+
+
+def _normal(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address.lower().rstrip(".")
+
+
+def _check_addresses(site: SiteInput, host: str, out: Findings) -> None:
+    values = site.hosts[host]
+    named = ["ansible_host", "site_address"]
+    if host in site.groups.get("gateway", ()):
+        named.append("haproxy_bind_address")
+    for name in named:
+        value, path = values.get(name), (name,)
+        if value is None or isinstance(value, Unresolved) or out.is_bad(host, name):
+            continue
+        if name == "haproxy_bind_address" and value in WILDCARDS:
+            continue
+        if hint := wrong(value):
+            out.add(host, path, f"`{name}` of {host} is no address: {_shown(path, value)}", hint)
+    if values.get("ansible_host") is None and not is_local(site, host) and wrong(host):
+        what = f"the name of host `{host}` is no address that SSH could reach it by"
+        out.add(host, ("ansible_host",), what, "give it an `ansible_host`, or another name")
+
+
+def _shown(path: KeyPath, value: Any) -> str:
+    return f"`{value[:60]!r}`" if isinstance(value, str) and value else shown(path, value)
+
+
+def wrong(value: Any) -> str:
+    """How to put an address right that is none; empty where it is the name or IP address of a host."""
+    text = value if isinstance(value, str) else f"{value}"
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        pass
+    else:
+        return "" if isinstance(value, str) else "write it in quotes"
+    if re.fullmatch(r"[\d.]+", text):
+        return "an IPv4 address has four numbers, none above 255"
+    if isinstance(value, str) and _NAME.fullmatch(text):
+        return ""
+    if text != text.strip():
+        return "take away the blank or line break around it"
+    if "://" in text:
+        return "the name or address alone, without `http://` or a path"
+    if "@" in text:
+        return "the name or address alone; the user belongs into `ansible_user`"
+    if re.fullmatch(r"([^:]+|\[.*\]):\d+", text):
+        return "the name or address alone; a port belongs into `ansible_port`, that of the gateway into `haproxy_port`"
+    if isinstance(value, str) and text.startswith("[") and text.endswith("]"):
+        return "write the IPv6 address without brackets"
+    return "the name or address of a host, such as gpu1.example.org, 192.0.2.4 or 2001:db8::4"

@@ -74,14 +74,45 @@ def vars_files(folder: Path, name: str) -> Iterator[Path]:
             )
 
 
+def set_twice(folder: Path, names: Iterable[str]) -> Iterator[Problem]:
+    """Yield a Problem for every variable that two files of one group's or host's folder set."""
+    for name in names:
+        first: dict[str, str] = {}
+        for path in vars_files(folder, name):
+            if path == folder / name or not path.is_relative_to(folder / name):
+                continue
+            for key, line in _top_keys(path.read_text(errors="replace")):
+                place = f"{shown_path(path)}:{line}"
+                other = first.setdefault(key, place)
+                if other.rpartition(":")[0] != shown_path(path):
+                    yield Problem(
+                        place,
+                        f"`{key}` is set in {other} too",
+                        "set it once: of the files of one folder the last counts, by their names",
+                        "error" if key in ("models", "devices") else "warning",
+                    )
+
+
+def _top_keys(text: str) -> Iterator[tuple[str, int]]:
+    try:
+        node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:
+        return  # told by check_text
+    for key, _value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode):
+            yield key.value, key.start_mark.line + 1
+
+
 def scan(inventories: Sequence[str], groups: Iterable[str], hosts: Sequence[str], playbooks: str = "") -> list[Problem]:
     """All that is wrong with the shape of an inventory's files and the variable files beside them."""
     problems: list[Problem] = []
+    groups = list(groups)
     sources = [Path(source) for source in inventories]
     files = [s for s in sources if s.is_file()]
     for folder in dict.fromkeys(s if s.is_dir() else s.parent for s in sources):
         for group in SHARED_GROUPS:
             problems += [_leak(path, group) for path in vars_files(folder / "group_vars", group)]
+        problems += [*set_twice(folder / "group_vars", groups), *set_twice(folder / "host_vars", hosts)]
         files += [p for group in groups for p in vars_files(folder / "group_vars", group)]
         files += [p for host in hosts for p in vars_files(folder / "host_vars", host)]
         if "localhost" in hosts:

@@ -56,6 +56,7 @@ def from_ansible(
         specs=known_specs,
         defaults=read[""].plain if members else {},
         nullable=frozenset(name for name, value in defaults.items() if value is None),
+        filled=frozenset(name for name, value in defaults.items() if value and isinstance(value, str)),
         origin=lambda host, path: origin_of(raw.get(host, {}), read[host].tagged, path) if host in read else None,
         exists=lambda path: Path(path).exists(),
         base=str(Path(inventories[0]).absolute().parent) if inventories else "",

@@ -82,7 +82,9 @@ def _check_addresses(site: SiteInput, host: str, out: Findings) -> None:
 
 
 def _shown(path: KeyPath, value: Any) -> str:
-    return f"`{value[:60]!r}`" if isinstance(value, str) and value else shown(path, value)
+    if not isinstance(value, str) or not value:
+        return shown(path, value)
+    return f"`{value[:60]}`" if value.isprintable() and value == value.strip() else f"{value[:60]!r}"
 
 
 def wrong(value: Any) -> str:

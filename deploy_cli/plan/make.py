@@ -25,6 +25,7 @@ def make_plan(site: SiteInput) -> Plan | list[Problem]:
     hosts.check(site, out)
     variables.check_keys(site, out)
     version = vllm_version(site)
+    _check_version(site, version, out)
     home = variables.check_same(site, out)
     placeable = models.read(site, home, version, out) if home else []
     devices = _devices(site, out)
@@ -59,6 +60,18 @@ def vllm_version(site: SiteInput) -> str:
         if found and isinstance(found, (str, float)):
             return str(found).removeprefix("v")
     return engine_args.versions()[-1]
+
+
+def _check_version(site: SiteInput, version: str, out: Findings) -> None:
+    """Warn where nothing that is given to the engine can be checked."""
+    if engine_args.known(version) is None:
+        out.add(
+            site.groups["serving"][0],
+            ("images_vllm_version",),
+            f"the flags of vLLM {version} are not known, so `engine_args` and `tool_call_parser` are not checked",
+            f"known versions: {', '.join(engine_args.versions())}; a release has three numbers and stands in quotes",
+            "warning",
+        )
 
 
 def _devices(site: SiteInput, out: Findings) -> list[Device]:
@@ -127,6 +140,8 @@ def _seats(site: SiteInput, home: str, placeable: list[Model], devices: list[Dev
     for misfit in misfits:
         out.add(home, ("models", misfit.model.position, misfit.key), misfit.what, misfit.hint)
     for model in placeable:
+        if seat := next((s for s in seats if s.model is model), None):
+            models.check_size(home, model, seat.devices[0], out)
         kinds = {s.devices[0].kind for s in seats if s.model is model}
         if model.memory_share is not None and kinds == {"cpu"}:
             out.add(

@@ -7,10 +7,13 @@ from typing import Any
 
 from deploy_cli.plan import catalogue, engine_args, hosts, naming
 from deploy_cli.plan.findings import Findings
-from deploy_cli.plan.shapes import KeyPath, Model, SiteInput
+from deploy_cli.plan.shapes import Device, KeyPath, Model, SiteInput
 from deploy_cli.plan.wording import did_you_mean, listing, nearest
 
 _HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
+_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)[bB](?![A-Za-z0-9])")
+GIB_PER_BILLION = 0.5
+"""Memory of a billion weights of 4 bits; what is published with less is rare."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # What the placement needs; an entry with one of these refused is not placed, any other is, so that all is told at once.
 _PLACING = ("name", "replicas", "tensor_parallel", "memory_share", "port")
@@ -169,12 +172,28 @@ def _check_engine(home: str, index: int, entry: Mapping[str, Any], version: str,
     out.add_all(home, engine_args.check_env(env, (*root, "env")))
     if isinstance(parser, str) and parser not in ("", "none"):
         out.add_all(home, engine_args.check_parser(parser, version, (*root, "tool_call_parser")))
-    if args and engine_args.known(version) is None:
+
+
+def check_size(home: str, model: Model, device: Device, out: Findings) -> None:
+    """Warn of what most likely cannot work: a model far too large for its GPUs by its name, and an odd span."""
+    root: KeyPath = ("models", model.position)
+    billions = max([float(times or 1) * float(size) for times, size in _SIZE.findall(model.source)], default=0.0)
+    memory = (device.memory_gib or 0) * model.tensor_parallel
+    if model.kind == "hub" and device.kind == "nvidia" and 0 < memory < billions * GIB_PER_BILLION:
         out.add(
             home,
-            (*root, "engine_args"),
-            f"the flags of vLLM {version} are not known, so `engine_args` is not checked",
-            f"known versions: {', '.join(engine_args.versions())}",
+            (*root, "tensor_parallel"),
+            f"model `{model.name}` has {billions:g} billion weights by its name: {billions * GIB_PER_BILLION:g} GiB "
+            f"even at 4 bits each, and the {memory:g} GiB of its GPUs cannot hold them",
+            "raise `tensor_parallel`, or take a smaller model",
+            "warning",
+        )
+    if model.tensor_parallel & (model.tensor_parallel - 1):
+        out.add(
+            home,
+            (*root, "tensor_parallel"),
+            f"tensor_parallel {model.tensor_parallel} of model `{model.name}` is no power of two",
+            "it must divide the model's attention heads, which 2, 4 and 8 nearly always do",
             "warning",
         )
 

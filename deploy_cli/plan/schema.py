@@ -73,7 +73,7 @@ MODEL: dict[str, Any] = {
         },
         "dtype": {
             "enum": ["auto", "bfloat16", "float", "float16", "float32", "half"],
-            "description": "number format of the weights",
+            "description": "the number format of the weights",
         },
         "engine_args": {
             "type": "object",
@@ -98,7 +98,7 @@ DEVICE: dict[str, Any] = {
     "additionalProperties": False,
     "required": ["kind", "count"],
     "properties": {
-        "kind": {"enum": ["cpu", "nvidia"], "description": "`cpu` or `nvidia`"},
+        "kind": {"enum": ["cpu", "nvidia"], "description": "what an engine runs on"},
         "model": {"type": "string", "minLength": 1, "description": "the GPU's product name"},
         "memory_gib": {
             "type": "number",
@@ -209,6 +209,8 @@ def _explain(error: Any, root: KeyPath, meaning: str = "") -> Iterator[tuple[Key
     else:
         said, near = _say(error, path)
         hint = f"it is {meaning}" if meaning else _plain_hint(rule, error)
+        if rule == "enum":
+            hint = f"one of {listing(_choices(error))}" + (f"; {hint}" if meaning else "")
         if near:
             hint = f"did you mean `{near}`?"
         yield path, f"{name} {said}", hint

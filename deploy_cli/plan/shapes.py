@@ -47,6 +47,8 @@ class SiteInput:
     """Role defaults that the planner reads, rendered."""
     nullable: frozenset[str] = frozenset()
     """Role variables whose default is null: then null is a value that the user may write, too."""
+    filled: frozenset[str] = frozenset()
+    """Role variables whose default is a text: then an empty text is none that the role could use as a path."""
     origin: Callable[[str, KeyPath], str | None] = lambda host, path: None
     """`file:line` of a host's value, or None."""
     exists: Callable[[str], bool] = lambda path: True

@@ -12,7 +12,8 @@ from deploy_cli.plan.wording import nearest
 _NUMBER = {"type": "string", "pattern": r"^-?[0-9]+\Z"}
 _TYPES: dict[str, dict[str, Any]] = {
     "str": {"type": ["string", "number"]},
-    "path": {"type": "string"},
+    # Absolute, or in a home; an empty one is judged by the role's default. (`init` asks with templates.)
+    "path": {"type": "string", "pattern": r"^([/~]|\{\{|\Z)"},
     "raw": {},
     "jsonarg": {},
     "json": {},
@@ -32,7 +33,17 @@ _WANTED = {
     "list": "a list",
     "dict": "a mapping",
     "str": "text",
-    "path": "a path",
+    "path": "a path from `/` on",
+}
+# By the end of the variable's name: what a text must look like, and words for it.
+_SIZE = r"[0-9]+(\.[0-9]+)?( ?([bkmgtpBKMGTP]|[KMGTP]B))?"
+_FORMS = {
+    "_registry_prefix": (
+        r"^([\w.-]+(:[0-9]+)?(/[\w./-]*)?)?\Z",
+        "such as mirror.example:5000/stack, without `https://`",
+    ),
+    "_shm_size": (rf"^{_SIZE}\Z", "such as 4g or 512m"),
+    "_memory_limit": (rf"^({_SIZE})?\Z", "such as 4g or 512m, or empty"),
 }
 
 
@@ -55,7 +66,11 @@ def to_schema(name: str, option: Mapping[str, Any]) -> dict[str, Any]:
         schema["additionalProperties"] = False
     schema |= _range(name, kind)
     wanted = " ".join(str(option.get("description") or "").split()).rstrip(".")
-    schema["description"] = f"{_WANTED.get(kind, kind)}" + (f": {wanted}" if wanted else "")
+    form, words = next((f for end, f in _FORMS.items() if name.endswith(end)), ("", ""))
+    if form and kind == "str":
+        schema["pattern"] = form
+        words = f" {words}"
+    schema["description"] = f"{_WANTED.get(kind, kind)}{words}" + (f": {wanted}" if wanted else "")
     return schema
 
 

@@ -67,6 +67,8 @@ def _check_one(site: SiteInput, out: Findings, host: str, name: str, value: Any,
         rules = schema.SITE[name]
     elif name in options:
         rules = specs.to_schema(name, options[name] or {})
+        if value == "" and name in site.filled and (options[name] or {}).get("type") == "path":
+            out.add(host, (name,), f"`{name}` is empty", f"leave it out, or write {rules['description']}")
     elif name == "ansible_port":
         rules = specs.to_schema(name, {"type": "int", "description": "port of the host's SSH"})
     elif name in ("ansible_host", "ansible_connection"):
@@ -168,15 +170,16 @@ def _check_key_list(host: str, keys: list[Any], out: Findings) -> None:
             if first != index:
                 what = f"`haproxy_api_keys[{index}]` has the same {field} as `haproxy_api_keys[{first}]`"
                 out.add(host, (*path, field), what, "give every user of the gateway an id and a key of their own")
-            # A client sends it in a header, and HAProxy compares it letter by letter. (`init` asks with templates.)
+            # A client sends it in a header, and HAProxy compares it sign by sign. (`init` asks with templates.)
             if field == "key" and not re.fullmatch(r"[!-~]+", text) and "{{" not in text:
-                end = " at its end, such as a line break" if re.fullmatch(r"[!-~]+\s+", text) else ""
+                ended = re.fullmatch(r"[!-~]+\s+", text)
+                fault = "ends with a line break or blank" if ended else "holds a blank or a sign outside of ASCII"
                 out.add(
                     host,
                     (*path, field),
-                    f"the key of `haproxy_api_keys[{index}]` has a blank or another sign that no client can send{end}",
-                    "letters, digits and signs of ASCII, no blanks; `printf %s <key> | ansible-vault encrypt_string` "
-                    "adds no line break as `echo` does, nor does `key: <key>` as `key: |` does",
+                    f"the key of `haproxy_api_keys[{index}]` {fault}: no client could send it",
+                    "`printf %s <key> | ansible-vault encrypt_string` adds no line break as `echo` does; "
+                    "`key: |` adds one as well",
                 )
             elif field == "key" and len(text) < 16:
                 out.add(

@@ -60,6 +60,13 @@ def roles() -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     return specs, {n: v for n, v in defaults.items() if collect.READ_DEFAULTS.fullmatch(n)}
 
 
+@functools.cache
+def filled() -> frozenset[str]:
+    """The roles' variables whose default is a text."""
+    defaults = collect.read_roles(ROOT / "roles", _Loader())[1]
+    return frozenset(name for name, value in defaults.items() if value and isinstance(value, str))
+
+
 def case(name: str) -> dict[str, Any]:
     """One case file."""
     data: dict[str, Any] = yaml.safe_load((CASES / name).read_text())
@@ -104,6 +111,7 @@ def site_input(folder: Path, current: Mapping[str, Placed] | None = None) -> Sit
         hosts={h: {n: _render(v, values[h]) for n, v in values[h].items()} for h in members},
         specs=specs,
         defaults=defaults,
+        filled=filled(),
         origin=lambda host, path: lines.get(host, {}).get(path),
         exists=lambda path: Path(path).exists(),
         base=str(folder),

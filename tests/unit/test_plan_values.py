@@ -128,3 +128,68 @@ def test_an_image_of_ones_own_may_know_an_old_gpu() -> None:
     assert errors(devices={"compute_capability": "7.0"}, images_overrides=own) == []
     other = [{"name": "haproxy", "reference": "registry.example/haproxy:3"}]
     assert len(errors(devices={"compute_capability": "7.0"}, images_overrides=other)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("model_store_dir", "relative/x", "a path"),
+        ("model_store_ca_file", "./ca.pem", "a path"),
+        ("images_registry_prefix", "https://mirror.example/stack", "without `https://`"),
+        ("images_registry_prefix", "mirror example", "without `https://`"),
+        ("vllm_shm_size", "lots", "such as 4g"),
+        ("vllm_cpu_shm_size", "", "such as 4g"),
+        ("vllm_memory_limit", "6 gigabytes", "such as 4g"),
+    ],
+)
+def test_texts_of_roles_that_would_fail_on_a_host(name: str, value: str, hint: str) -> None:
+    (problem,) = told(**{name: value})  # type: ignore[arg-type]
+    assert f"`{name}`" in problem.what and hint in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("model_store_dir", "/srv/models"), ("model_store_dir", "~/models"), ("model_store_ca_file", "")),
+        *(("images_registry_prefix", "mirror.example:5000/stack/"), ("images_registry_prefix", "")),
+        *(("vllm_shm_size", "4g"), ("vllm_shm_size", "512MB"), ("vllm_shm_size", 1073741824)),
+        *(("vllm_shm_size", "1.5g"), ("vllm_memory_limit", ""), ("vllm_memory_limit", "6G")),
+    ],
+)
+def test_texts_of_roles_that_work(name: str, value: object) -> None:
+    assert told(**{name: value}) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", ["latest", 0.32, "9.9.9"])
+def test_a_version_whose_flags_are_not_known_is_told(version: object) -> None:
+    (problem,) = told(images_vllm_version=version)
+    assert problem.severity == "warning" and "three numbers" in problem.hint
+    assert f"the flags of vLLM {version} are not known" in problem.what
+
+
+def hub(source: str, **more: Any) -> dict[str, Any]:
+    return model("a", tool_call_parser="hermes", **{"source": source, "revision": "0" * 40, **more})
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (hub("org/Big-Chat-405B-Instruct"), "405 billion"),
+        (hub("org/chat-110b"), "110 billion"),
+        (hub("org/Mix-8x22B", tensor_parallel=1), "176 billion"),
+        (hub("org/Big-405B", tensor_parallel=4), "405 billion"),
+        (hub("org/small-7B", tensor_parallel=3), "tensor_parallel 3"),
+        (hub("org/Qwen3-30B-A3B"), None),
+        (hub("org/chat-70B", tensor_parallel=2), None),
+        (hub("org/chat-v2b"), None),
+        (hub("org/Qwen2.5-14B-AWQ"), None),
+    ],
+)
+def test_models_that_cannot_fit_are_told(entry: dict[str, Any], said: str | None) -> None:
+    found = told([entry])
+    assert [str(said) in p.what and p.severity == "warning" for p in found] == ([True] if said else [])
+
+
+def test_the_choices_are_named() -> None:
+    (problem,) = told([model("a", dtype="fp16")])
+    assert "`half`" in problem.hint and "`bfloat16`" in problem.hint

@@ -20,6 +20,7 @@ def make_plan(site: SiteInput) -> Plan | list[Problem]:
     if site.unreadable:
         return out.in_order()
     variables.check_groups(site, out)
+    variables.check_parents(site, out)
     if not site.vouched:
         variables.check_variables(site, out)
     hosts.check(site, out)

@@ -21,6 +21,17 @@ def check_groups(site: SiteInput, out: Findings) -> None:
             out.add_site(
                 f"group `{group}` {state}", f"name at least one host in `{group}`, a child of group `{parent}`"
             )
+    if not site.site:
+        check_parents(site, out)  # then it is they who say why
+    if not site.site and "serving" in site.groups and not any(site.parents.values()):
+        out.add_site(
+            "group `serving` stands in no site group",
+            "make `serving`, `gateway` and `telemetry` children of one group named after the site",
+        )
+
+
+def check_parents(site: SiteInput, out: Findings) -> None:
+    """Each of the three groups stands in the site's group, and in no other."""
     for group, above in site.parents.items():
         if len(above) > 1:
             out.add_site(
@@ -33,21 +44,16 @@ def check_groups(site: SiteInput, out: Findings) -> None:
                 f"group `{group}` {place} of the site's group `{site.site}`",
                 f"make it a child of `{site.site}`, beside the other two",
             )
-    if not site.site and "serving" in site.groups and not any(site.parents.values()):
-        out.add_site(
-            "group `serving` stands in no site group",
-            "make `serving`, `gateway` and `telemetry` children of one group named after the site",
-        )
 
 
 def check_variables(site: SiteInput, out: Findings) -> None:
     """Every variable of every host: a known name, a template that renders, the right type and range."""
     options = {name: option for role in site.specs.values() for name, option in role.items()}
-    checked: list[tuple[str, Any, str | None]] = []
+    checked: list[tuple[str, str, str | None]] = []
     for host, values in site.hosts.items():
         for name, value in values.items():
             # Most values are the group's, the same for every host: looked at once.
-            seen = (name, value, site.origin(host, (name,)))
+            seen = (name, repr(value), site.origin(host, (name,)))
             if seen in checked:
                 if any(out.is_bad(h, name) for h in site.hosts if site.hosts[h].get(name) == value):
                     out.bad.add((host, (name,)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from test_plan_placement import GPUS, KEYS, model, site
 
 from deploy_cli.errors import Problem
-from deploy_cli.plan import Plan, SiteInput, make_plan
+from deploy_cli.plan import Plan, SiteInput, make_plan, unnamed
 
 
 def refused(host: str, **variables: Any) -> list[Problem]:
@@ -89,3 +90,12 @@ def test_the_address_for_the_other_hosts_is_one(address: str) -> None:
 def test_the_port_of_ssh_is_one(port: object) -> None:
     (problem,) = refused("gpu1", ansible_port=port)
     assert "`ansible_port`" in problem.what
+
+
+def test_a_site_comes_down_however_its_groups_stand_as_long_as_it_has_a_name() -> None:
+    aside = dataclasses.replace(site([model("a")]), parents={"serving": ["dc"], "gateway": [], "telemetry": ["dc"]})
+    assert isinstance(make_plan(aside), list)
+    assert unnamed(aside) == []
+    twice = {name: ["a", "b"] for name in ("serving", "gateway", "telemetry")}
+    found = unnamed(dataclasses.replace(aside, site="", parents=twice))
+    assert [f"group `{name}` has 2 parents" in p.what for p, name in zip(found, twice, strict=True)] == [True] * 3

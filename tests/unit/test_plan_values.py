@@ -193,3 +193,10 @@ def test_models_that_cannot_fit_are_told(entry: dict[str, Any], said: str | None
 def test_the_choices_are_named() -> None:
     (problem,) = told([model("a", dtype="fp16")])
     assert "`half`" in problem.hint and "`bfloat16`" in problem.hint
+
+
+def test_what_one_host_writes_right_another_may_write_wrong() -> None:
+    """4.0 equals 4, and true equals 1: equal values are not looked at once for that."""
+    hosts = {"gpu1": [{"kind": "nvidia", "count": 1}], "gpu2": [{"kind": "nvidia", "count": 1.0}]}
+    outcome = make_plan(site([model("a")], hosts))
+    assert isinstance(outcome, list) and [p.where for p in outcome] == ["gpu2/devices[0].count"]

@@ -162,20 +162,23 @@ def doctor(request: Request, output: Output) -> int:
 
 
 def history(request: Request, output: Output) -> int:
-    """Show the states that the hosts keep, or what differs between two of them."""
-    from deploy_cli.history import lines, table
+    """Show the states that the hosts keep, or what differs between two of them; 3 when a host did not answer."""
+    from deploy_cli.history import lines, table, unanswered
 
     outcome, told = _ask(request, output, "history.json", lasting=False)
     if told is None:
         return outcome.exit_code
     if output.as_json:
         _print_json(told)
-    elif not told["states"]:
-        print("no state is recorded on these hosts")
-    elif (screen := _console()).is_terminal and "differences" not in told:
+    elif (screen := _console()).is_terminal and told["states"] and "differences" not in told:
         screen.print(table(told))
     else:
-        print("\n".join(lines(told)))
+        print("".join(f"{line}\n" for line in lines(told)), end="")
+    if told["unseen"]:
+        # What the others know may not be all: a run that a host missed, or alone was part of, is not in it.
+        print(unanswered(told["unseen"]), file=sys.stderr)
+        print("hint: see that `ssh` to it works, or leave it out with --limit", file=sys.stderr)
+        return ExitCode.HOST_FAILED
     return outcome.exit_code
 
 

@@ -15,13 +15,31 @@ if TYPE_CHECKING:
 HEAD = ("STATE", "JUDGED", "VERDICT", "MODELS", "SINCE THE ONE BEFORE")
 
 
-def gather(hostvars: Any, groups: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Return (states, newest first; {host: answer of `site_look`}) of the site's hosts that answered."""
+def gather(
+    hostvars: Any, groups: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
+    """Return what the site's hosts know.
+
+    The states, newest first; {host: answer of `site_look`} of the hosts that gave one; {host: why} of those that were
+    asked and did not answer. Who was not asked (--limit) is in none of them.
+    """
     members = list(dict.fromkeys(str(host) for group in GROUPS for host in groups.get(group, ())))
     known = {host: hostvars[host] for host in members}
-    kept = [state for values in known.values() for state in (values.get("site_kept") or {}).get("states") or []]
+    answers = {host: values["site_kept"] for host, values in known.items() if values.get("site_kept")}
+    kept = [state for answer in answers.values() for state in answer.get("states") or []]
     looks = {host: values["site_seen"] for host, values in known.items() if "look" in (values.get("site_seen") or {})}
-    return states.merged(kept), looks
+    silent = {host: _why(told) for host, told in answers.items() if "states" not in told and not told.get("skipped")}
+    return states.merged(kept), looks, silent
+
+
+def _why(answer: Mapping[str, Any]) -> str:
+    # Its message alone: what else a host wrote may be part of a state.
+    return "unreachable" if answer.get("unreachable") else " ".join(str(answer.get("msg") or "failed").split())[:200]
+
+
+def unanswered(silent: Mapping[str, str]) -> str:
+    """Name the hosts that did not answer, each with the reason."""
+    return f"no answer from {', '.join(f'{host} ({why})' for host, why in silent.items())}"
 
 
 def current(looks: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -33,8 +51,8 @@ def current(looks: Mapping[str, Mapping[str, Any]]) -> str | None:
     return ids.pop() if len(ids) == 1 else None
 
 
-def document(kept: list[dict[str, Any]], now: str | None) -> dict[str, Any]:
-    """Return the history as JSON data, newest first."""
+def document(kept: list[dict[str, Any]], now: str | None, silent: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the history as JSON data, newest first. silent: hosts that did not answer, and why."""
     rows = []
     for place, state in enumerate(kept):
         before = kept[place + 1] if place + 1 < len(kept) else None
@@ -47,7 +65,7 @@ def document(kept: list[dict[str, Any]], now: str | None) -> dict[str, Any]:
                 "changes": states.differences(before, state) if before else [],
             }
         )
-    return {"version": 1, "current": now, "states": rows}
+    return {"version": 1, "current": now, "states": rows, "unseen": dict(silent or {})}
 
 
 def compare(kept: list[dict[str, Any]], first: str, second: str) -> list[str]:
@@ -81,6 +99,8 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     """Return one line a state under a head; the differences alone when two states were compared."""
     if "differences" in told:
         return told["differences"] or ["no difference"]
+    if not told["states"]:
+        return [] if told["unseen"] else ["no state is recorded on these hosts"]
     table = [HEAD, *rows(told)]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

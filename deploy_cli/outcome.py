@@ -105,7 +105,7 @@ def judge(
     if verdict == "rejected":
         return ExitCode.NOT_ACCEPTED, "rejected", "deployed, and the acceptance rejected it", ""
     if failures:
-        where = ", ".join(sorted({failure.host for failure in failures}))
+        where = ", ".join(sorted({host for failure in failures for host in failure.unseen or (failure.host,)}))
         return ExitCode.HOST_FAILED, "failed", f"failed on {where}", ""
     if code:
         return _before_any_task(code, log)

@@ -39,6 +39,7 @@ class Failure:
     unreachable: bool = False
     action: str = ""
     problems: tuple[Mapping[str, Any], ...] = ()
+    unseen: tuple[str, ...] = ()  # hosts that are the cause, where another one tells of them
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,7 @@ def to_failure(data: Mapping[str, Any], *, unreachable: bool = False) -> Failure
         unreachable=unreachable,
         action=str(data.get("task_action") or ""),
         problems=tuple(problems) if isinstance(problems, list) else (),
+        unseen=tuple(str(name) for name in result.get("unseen") or ()),
     )
 
 

@@ -30,10 +30,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        """Choose, check, write; everything that speaks against it is a failed result."""
+        """Choose, check, write; everything that speaks against it is a failed result.
+
+        A host that was asked and is silent may know a newer accepted state, and `up` would stop at it only after the
+        names of images were changed on the others: then nothing is begun.
+        """
         result: dict[str, Any] = super().run(tmp, task_vars)
         hostvars, groups = task_vars["hostvars"], task_vars["groups"]
-        kept, looks = history.gather(hostvars, groups)
+        kept, looks, silent = history.gather(hostvars, groups)
+        if silent:
+            hint = "see that `ssh` to it works; `--limit '!HOST'` rolls the others back without it"
+            told = f"{history.unanswered(silent)}: which states there are is not known; nothing was touched"
+            return {**result, "failed": True, "msg": told, "hint": hint, "unseen": list(silent)}
         inventory = ", ".join(str(source) for source in task_vars.get("ansible_inventory_sources") or [])
         try:
             state = states.choose(kept, os.environ.get("DEPLOYCTL_STATE", ""), history.current(looks))

@@ -13,6 +13,7 @@ from typing import Any
 from deploy_cli.errors import Problem
 from deploy_cli.plan import schema, sources, specs
 from deploy_cli.plan.shapes import GROUPS, KeyPath, Placed, SiteInput, Unresolved
+from deploy_cli.plan.wording import ENCRYPTED, VAULT_HINT
 
 # Defaults the planner itself reads; everything else in roles/*/defaults is the roles' business.
 READ_DEFAULTS = re.compile(
@@ -23,7 +24,9 @@ _CONNECTION = (
     *("ansible_connection", "ansible_host", "ansible_port"),
     *("ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_ssh_args"),
 )
+_GIVEN = re.compile(r"/env/extra-vars-\d+\.yml$")  # what stood on the command line; the file is gone when this is told
 _DEEPEST = 40
+_UNREAD = (sources.UNREADABLE, ENCRYPTED)
 _NEEDS_FACTS = "it needs facts of a host, and the plan touches none"
 _UNDEFINED = re.compile(r"'[\w.\[\]']{1,80}' is undefined|object of type '[\w. ]+' has no attribute '\w+'")
 
@@ -61,7 +64,7 @@ def from_ansible(
         exists=lambda path: Path(path).exists(),
         base=str(Path(inventories[0]).absolute().parent) if inventories else "",
         problems=problems,
-        unreadable=any(p.what.startswith(sources.UNREADABLE) for p in problems),
+        unreadable=any(p.what.startswith(_UNREAD) for p in problems),
         current=_current(current),
         vouched=gpus is not None,
         gpus={str(host): plain(facts) for host, facts in (gpus or {}).items()},
@@ -85,14 +88,27 @@ def _raw(hostvars: Any, host: str, problems: list[Problem]) -> Mapping[str, Any]
     try:
         found: Mapping[str, Any] = hostvars.raw_get(host)
     except Exception as error:  # one of several exceptions of Ansible, all about a file beside the inventory
-        if not any(p.what.startswith(sources.UNREADABLE) for p in problems):
-            place = _tag_place(getattr(error, "obj", None))
-            where = _shown(place) if place else host
-            problems.append(
-                Problem(where, f"{sources.UNREADABLE} that Ansible takes", "see this line and the one above")
-            )
+        if not any(p.what.startswith(_UNREAD) for p in problems):
+            problems.append(_fault(error, host))
         return {}
     return found
+
+
+def _fault(error: Exception, host: str) -> Problem:
+    """Say which file Ansible could not read, and why; the place is told by the error or by one of its causes."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    objects = [found for one in chain if (found := getattr(one, "obj", None)) is not None]
+    places = [place for one in objects if (place := _tag_place(one) or _tag(one))]
+    where = _shown(places[0]) if places else host
+    text = " ".join(str(error).split())[:200]
+    if "vault" in text.lower() or "decrypt" in text.lower():
+        return Problem(where, ENCRYPTED, VAULT_HINT)
+    reason = text.removeprefix("YAML parsing failed: ")
+    return Problem(where, f"{sources.UNREADABLE} that Ansible takes: {reason}", "see this line and the one above")
 
 
 def read_roles(folder: Path, loader: Any) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -170,7 +186,7 @@ def _reason(error: Exception) -> str:
     if found := _UNDEFINED.search(text):
         return found[0]
     if "vault" in text.lower() or "decrypt" in text.lower():
-        return "it is encrypted, and the vault's password is missing or wrong"
+        return ENCRYPTED
     if found := re.search(r"lookup plugin '[\w.]+'", text):
         return f"the {found[0]} failed"
     if "Syntax error in template" in text:
@@ -244,6 +260,8 @@ def _shown(place: tuple[str, int | None]) -> str:
     name, line = place
     if not name.startswith("/"):
         return name
+    if _GIVEN.search(name):
+        return "-e on the command line"
     return sources.shown_path(Path(name)) + (f":{line}" if line else "")
 
 

@@ -15,6 +15,9 @@ from deploy_cli.plan.shapes import GROUPS
 UNREADABLE = "the file is no YAML"
 SHARED_GROUPS = ("all", "ungrouped", *GROUPS)
 _SUFFIXES = ("", ".yml", ".yaml", ".json")
+_YAML = (".yml", ".yaml", ".json")
+_TAGS = ("!", "!unsafe", "!vault", "!vault-encrypted")  # what Ansible adds to YAML
+_SEE = "see this line and the one above"
 
 
 def shown_path(path: Path) -> str:
@@ -24,16 +27,22 @@ def shown_path(path: Path) -> str:
 
 
 def check_text(text: str, name: str) -> Iterator[Problem]:
-    """Yield a Problem for a text that is no YAML, and for every key written twice in one mapping of it."""
+    """Yield a Problem for a text that Ansible cannot read, and for every key written twice in one mapping of it.
+
+    What is encrypted as a whole is Ansible's: it has the password.
+    """
+    if is_vault(text):
+        return
     try:
         documents = list(yaml.compose_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
-        yield Problem(
-            where, f"{UNREADABLE}: {getattr(error, 'problem', None) or 'not text'}", "see this line and the one above"
-        )
+        yield Problem(where, f"{UNREADABLE}: {getattr(error, 'problem', None) or 'not text'}", _SEE)
         return
+    for second in documents[1:2]:
+        what = f"{UNREADABLE} that Ansible takes: a second document begins here"
+        yield Problem(f"{name}:{second.start_mark.line + 1}", what, "keep one: take out the `---` between them")
     waiting: list[object] = list(documents)
     visited: set[int] = set()
     while waiting:
@@ -41,6 +50,10 @@ def check_text(text: str, name: str) -> Iterator[Problem]:
         if id(node) in visited:
             continue  # an anchor may lead back to a node that was seen
         visited.add(id(node))
+        tag = getattr(node, "tag", None) or ""
+        if isinstance(node, yaml.Node) and tag.startswith("!") and tag not in _TAGS:
+            what = f"{UNREADABLE} that Ansible takes: it does not know the tag `{tag}`"
+            yield Problem(f"{name}:{node.start_mark.line + 1}", what, "take it out, or put the value in quotes")
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
@@ -58,6 +71,30 @@ def check_text(text: str, name: str) -> Iterator[Problem]:
                     )
                 else:
                     first[key.value] = line
+
+
+def is_vault(text: str) -> bool:
+    """Say whether ansible-vault has encrypted a whole file."""
+    return text.startswith("$ANSIBLE_VAULT;")
+
+
+def check_file(path: Path) -> list[Problem]:
+    """Return all that is wrong with a file: as check_text, and bytes that are no UTF-8."""
+    name = shown_path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        return [Problem(name, f"{UNREADABLE}: it cannot be read ({error.strerror})", "see its owner and its mode")]
+    try:
+        return list(check_text(raw.decode("utf-8"), name))
+    except UnicodeDecodeError as error:
+        # Ansible takes such bytes for signs of their own, and stops later, at another place.
+        line = raw.count(b"\n", 0, error.start) + 1
+        return [
+            Problem(
+                f"{name}:{line}", f"{UNREADABLE}: it is not UTF-8", f"`iconv -f latin1 -t utf-8 {name}` writes it so"
+            )
+        ]
 
 
 def vars_files(folder: Path, name: str) -> Iterator[Path]:
@@ -138,24 +175,43 @@ def scan(inventories: Sequence[str], groups: Iterable[str], hosts: Sequence[str]
                 if path.is_dir() and any(path.iterdir())
             ]
     for path in dict.fromkeys(files):
-        if path.suffix in (".yml", ".yaml", ".json", ""):
-            problems += check_text(path.read_text(errors="replace"), shown_path(path))
+        # An inventory without a suffix is INI more often than not; a file of variables never is.
+        if path.suffix in (_YAML if path in sources else _SUFFIXES):
+            problems += check_file(path)
     return problems
 
 
 def unreadable(inventory: str) -> list[Problem]:
     """Files of an inventory that are no YAML, found before Ansible starts: it stops at the first, without its name."""
-    path = Path(inventory)
-    if not path.is_file() or path.suffix not in (".yml", ".yaml", ".json"):
-        return []
-    text = path.read_text(errors="replace")
+    found = [problem for file in _files(Path(inventory)) for problem in check_file(file)]
+    return [problem for problem in found if problem.what.startswith(UNREADABLE)]
+
+
+def encrypted(inventory: str) -> list[str]:
+    """Files of an inventory that ansible-vault has encrypted as a whole, as a reader would type them."""
+    return [shown_path(file) for file in _files(Path(inventory)) if is_vault(_text(file))]
+
+
+def _files(inventory: Path) -> list[Path]:
+    """Files of a YAML inventory (or of a folder of some), and the files of variables beside it that may be read."""
+    folder = inventory if inventory.is_dir() else inventory.parent
+    below = sorted(inventory.rglob("*")) if inventory.is_dir() else [inventory]
+    hidden = re.compile(r"\..*|group_vars|host_vars|vars_plugins")  # Ansible looks for no inventory in these
+    own = [f for f in below if not any(hidden.fullmatch(part) for part in f.relative_to(folder).parts)]
+    found = [f for f in own if f.suffix in _YAML and f.is_file()]
+    text = "\n".join(_text(file) for file in found)
     # Every key may be the name of a group or host: what no file is named after does no harm.
     names = sorted(set(re.findall(r"^\s*([\w.-]+)\s*:|(?<=[{,])\s*([\w.-]+)\s*:", text, re.MULTILINE)))
-    files = [path]
     for name in dict.fromkeys(n for pair in names for n in pair if n):
-        files += [f for kind in ("group_vars", "host_vars") for f in vars_files(path.parent / kind, name)]
-    found = [p for f in files for p in check_text(f.read_text(errors="replace"), shown_path(f))]
-    return [p for p in found if p.what.startswith(UNREADABLE)]
+        found += [f for kind in ("group_vars", "host_vars") for f in vars_files(folder / kind, name)]
+    return list(dict.fromkeys(found))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _leak(path: Path, group: str) -> Problem:

@@ -7,7 +7,7 @@ from typing import Any
 from deploy_cli.plan import schema, specs
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.shapes import GROUPS, KeyPath, SiteInput, Unresolved
-from deploy_cli.plan.wording import listing
+from deploy_cli.plan.wording import ENCRYPTED, VAULT_HINT, listing
 
 ALL_EQUAL = ("models",)
 
@@ -92,6 +92,8 @@ def _check_one(site: SiteInput, out: Findings, host: str, name: str, value: Any,
 
 
 def _render_hint(gap: Unresolved) -> str:
+    if gap.reason == ENCRYPTED:
+        return VAULT_HINT
     return "write the value itself" if gap.facts else "define the variable, or correct the template"
 
 

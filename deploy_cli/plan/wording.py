@@ -10,6 +10,9 @@ from deploy_cli.plan.shapes import KeyPath
 _SECRET = re.compile(r"key|token|secret|password|passwd|credential|auth|^env$", re.IGNORECASE)
 _PLAIN = re.compile(r"[\w@:/+.,-]{1,60}")
 
+ENCRYPTED = "it is encrypted, and the vault's password is missing or wrong"
+VAULT_HINT = "give the password: -J asks for it, --vault-password-file FILE reads it from a file"
+
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name most like `name`, or None when nothing is near."""

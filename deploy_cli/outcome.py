@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy_cli import drift, paths
+from deploy_cli import drift, paths, unparsed
 from deploy_cli.errors import ExitCode
 from deploy_cli.paths import read_json, write_private
+from deploy_cli.plan import sources
+from deploy_cli.plan.wording import ENCRYPTED, VAULT_HINT
 from deploy_cli.progress import Failure, Progress
 from deploy_cli.request import Request
 
@@ -108,7 +110,7 @@ def judge(
         where = ", ".join(sorted({host for failure in failures for host in failure.unseen or (failure.host,)}))
         return ExitCode.HOST_FAILED, "failed", f"failed on {where}", ""
     if code:
-        return _before_any_task(code, log)
+        return _before_any_task(code, log, request.inventory)
     if not progress.results:
         hint = "the tags (-t) or the hosts (-l) of this request leave nothing to run"
         return ExitCode.REFUSED, "nothing", "no task ran", hint
@@ -122,9 +124,15 @@ def judge(
     return ExitCode.ACCEPTED, "accepted" if verdict else "ok", "", ""
 
 
-def _before_any_task(code: int, log: str) -> tuple[int, str, str, str]:
+def _before_any_task(code: int, log: str, inventory: Path) -> tuple[int, str, str, str]:
     """Tell a fault of ours from one of the request, when Ansible ended without running a task."""
     text = ansible_error(log)
+    told = unparsed.reason(text, _clean(log))
+    if not told and unparsed.about_vault(text) and (files := sources.encrypted(str(inventory))):
+        told = f"{', '.join(files)}: {ENCRYPTED}", VAULT_HINT
+    if told:
+        what, hint = told
+        return ExitCode.REFUSED, "refused", what, "; ".join(filter(None, (hint, "nothing was touched")))
     ours = any(f"{paths.content_dir()}/{name}" in text for name in ("playbooks", "roles"))
     if ours or not text or "Traceback" in text:
         text = text or f"ansible-playbook ended with {code} and said nothing"
@@ -134,12 +142,16 @@ def _before_any_task(code: int, log: str) -> tuple[int, str, str, str]:
 
 def ansible_error(log: str) -> str:
     """Return the error that ansible-playbook ended with, out of its log; empty when it wrote none."""
-    clean = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", log).replace("\r", "")
+    clean = _clean(log)
     found = re.search(r"^(?:\[ERROR\]: |ERROR! |Traceback |usage: )", clean, re.MULTILINE)
     if not found:
         return ""
     text = clean[found.start() :].strip()
     return re.sub(r"^(?:\[ERROR\]: |ERROR! )", "", text)[:2000]
+
+
+def _clean(log: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", log).replace("\r", "")
 
 
 def write_run(outcome: Outcome | None, run_dir: Path, request: Request, started: float, tasks: int = 0) -> None:

@@ -126,19 +126,47 @@ def extra_vars_files(request: Request, folder: Path) -> list[str]:
     """Write each -e value into a file (0600) and return the `@file` words that stand for them.
 
     argv is public on a machine: a secret given by -e must not stand there a second time, for the whole length of a run.
-    UsageError for what is neither key=value nor YAML/JSON nor @file.
+    UsageError for what is neither key=value nor a YAML/JSON map nor @file with one: Ansible would blame the inventory.
     """
     words = []
     for number, value in enumerate(request.extra_vars):
         if value.startswith("@"):
+            _check_file(value)
             words.append(value)
             continue
         text = value if value.startswith(("{", "[")) else json.dumps(_pairs(value))
+        if value.startswith(("{", "[")):
+            _check_map(value)
         file = folder / f"extra-vars-{number}.yml"
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as handle:
             handle.write(text + "\n")
         words.append(f"@{file}")
     return words
+
+
+_FORMS = '-e key=value, -e \'{"key": "value"}\' or -e @file.yml'
+
+
+def _check_file(value: str) -> None:
+    """Refuse an @file that is not there or holds no map; what is encrypted is left to Ansible, which has the key."""
+    from deploy_cli.plan import sources
+
+    file = Path(value[1:]).expanduser()
+    if not file.is_file():
+        raise UsageError(f"-e {value}: there is no such file", "a path is meant from the current folder on")
+    wrong = [problem for problem in sources.check_file(file) if problem.what.startswith(sources.UNREADABLE)]
+    if wrong:
+        raise UsageError(f"-e @{wrong[0].where}: {wrong[0].what}", wrong[0].hint)
+    if not sources.holds_map(file.read_text(encoding="utf-8")):
+        raise UsageError(f"-e {value}: it is no map of variables", "write `key: value` lines")
+
+
+def _check_map(text: str) -> None:
+    """Refuse a text that is no map. What the reader says of it is not repeated: it may quote a secret."""
+    from deploy_cli.plan import sources
+
+    if any(p.what.startswith(sources.UNREADABLE) for p in sources.check_text(text, "")) or not sources.holds_map(text):
+        raise UsageError("-e is no YAML or JSON map", f"for example {_FORMS}; mind the quotes of the shell")
 
 
 def _pairs(value: str) -> dict[str, str]:

@@ -78,6 +78,14 @@ def is_vault(text: str) -> bool:
     return text.startswith("$ANSIBLE_VAULT;")
 
 
+def holds_map(text: str) -> bool:
+    """Say whether a text that can be read holds a mapping, or nothing; what is encrypted is taken for one."""
+    if is_vault(text):
+        return True
+    found = next(iter(yaml.compose_all(text, Loader=yaml.SafeLoader)), None)
+    return found is None or isinstance(found, yaml.MappingNode) or found.value == ""
+
+
 def check_file(path: Path) -> list[Problem]:
     """Return all that is wrong with a file: as check_text, and bytes that are no UTF-8."""
     name = shown_path(path)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from click import Abort
+
 from deploy_cli import paths
 from deploy_cli.errors import DeployctlError, ExitCode, PlanRefusedError, UsageError
 from deploy_cli.request import Request, check_tags
@@ -51,7 +53,7 @@ def start(request: Request, output: Output, command: Callable[[Request, Output],
     except DeployctlError as error:
         problems = [p.as_dict() for p in getattr(error, "problems", [])]
         return tell_error(str(error), error.hint, error.exit_code, output, problems)
-    except BrokenPipeError:
+    except (BrokenPipeError, Abort):  # Abort: Ctrl-C, or an end of the input, at a prompt
         raise
     except Exception as error:
         if output.debug or os.environ.get("DEPLOYCTL_DEBUG") == "1":
@@ -115,6 +117,8 @@ def site_run(request: Request, output: Output) -> int:
 
     console = _console(stderr=output.as_json)
     locked = request.command in CHANGING and not request.check
+    if locked:
+        paths.check_runs_dir()
     with site_lock(request.inventory, request.command, paths.runs_dir()) if locked else nullcontext():
         outcome, _found = _execute(request, output, console)
     if output.as_json:
@@ -255,7 +259,9 @@ def bundle(request: Request, output: Output) -> int:
 def init(request: Request, output: Output) -> int:
     """Write the inventory of new hosts; 2 when files are in the way, 3 when a host cannot be looked at."""
     from deploy_cli.init.report import message
+    from deploy_cli.init.write import check
 
+    check(request.inventory, dry=request.check)
     outcome, answer = _ask(request, output, "init.json")
     if answer is None:
         return outcome.exit_code
@@ -288,6 +294,9 @@ def _execute(
 ) -> tuple[Outcome, dict[str, Any]]:
     from deploy_cli.display import make_display
     from deploy_cli.run import execute
+
+    if lasting:
+        paths.check_runs_dir()
 
     def display(progress: Progress) -> Display:
         # What leaves no folder is over in two seconds and has nothing to tell on the way; what ends in a table tells

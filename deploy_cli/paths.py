@@ -10,9 +10,12 @@ import difflib
 import json
 import os
 import re
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from deploy_cli.errors import UsageError
 
 PACKAGE = Path(__file__).resolve().parent
 RUN_NAME = re.compile(r"^\d{8}T\d{6}-[a-z][a-z0-9-]*$")
@@ -44,6 +47,20 @@ def runs_dir() -> Path:
         return Path(chosen).expanduser().resolve()
     content = content_dir()
     return (Path.cwd() if content.name == "_content" else content) / "runs"
+
+
+def check_runs_dir() -> None:
+    """Refuse a folder for runs in which nothing can be written; it is made where it is not there. UsageError."""
+    runs = runs_dir()
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs):
+            pass
+    except OSError as error:
+        what = f"runs cannot be kept in {runs}: {error.strerror or error}"
+        raise UsageError(
+            what, "DEPLOYCTL_RUNS_DIR names their folder: one that you may write, or that can be made"
+        ) from error
 
 
 def new_run_dir(command: str, base: Path | None = None) -> Path:

@@ -56,19 +56,27 @@ def load(run_dir: Path) -> dict[str, Any]:
 
 
 def write_reports(run_dir: Path) -> list[Path]:
-    """Write the three reports from the folder alone; ReportError without an acceptance in it."""
+    """Write the three reports from the folder alone; ReportError without a whole acceptance in it."""
     acceptance = load(run_dir)
+    try:
+        texts = _texts(acceptance)
+    except (LookupError, TypeError, AttributeError, ValueError, jinja2.TemplateError) as error:
+        raise ReportError(f"acceptance.json is damaged: {type(error).__name__} {error}") from error
+    return [_write(run_dir / name, text) for name, text in texts.items()]
+
+
+def _texts(acceptance: Data) -> dict[str, str]:
     view = {
         "summary": summary(acceptance),
         "duration_s": duration(acceptance),
         "failed_checks": [check["id"] for check in acceptance["checks"] if not check["ok"]],
         **acceptance,
     }
-    return [
-        _write(run_dir / "report.json", json.dumps(view, indent=2) + "\n"),
-        _write(run_dir / "report.md", _render("report.md.j2", view)),
-        _write(run_dir / "report.html", _render("report.html.j2", view)),
-    ]
+    return {
+        "report.json": json.dumps(view, indent=2) + "\n",
+        "report.md": _render("report.md.j2", view),
+        "report.html": _render("report.html.j2", view),
+    }
 
 
 def summary(acceptance: Data) -> str:

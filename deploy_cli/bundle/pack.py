@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -35,8 +35,8 @@ def refused(output: Path, *, force: bool, releases: list[str]) -> list[Problem]:
         found.append(Problem(str(output), "this is a folder", "name a file with -o"))
     elif output.exists() and not force:
         found.append(Problem(str(output), "the file is there already", "--force replaces it, or name another with -o"))
-    elif not os.access(output.parent, os.W_OK):
-        found.append(Problem(str(output.parent), "this folder is not there, or not writable", "make it, or choose one"))
+    elif why := _unwritable(output.parent):
+        found.append(Problem(str(output.parent), f"nothing can be written there: {why}", "make it, or choose another"))
     for release in releases:
         if release not in RELEASES:
             hint = (
@@ -45,6 +45,15 @@ def refused(output: Path, *, force: bool, releases: list[str]) -> list[Problem]:
             )
             found.append(Problem("bundle_releases", f"packages of {release} cannot be packed", hint))
     return found
+
+
+def _unwritable(folder: Path) -> str:
+    """Say why nothing can be written; only a file that is written tells it (root may all, and still cannot)."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def expected(request: dict[str, Any]) -> list[tuple[str, int | None]]:

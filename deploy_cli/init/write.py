@@ -4,8 +4,32 @@ from __future__ import annotations
 
 import difflib
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from deploy_cli.errors import UsageError
+
+
+def check(inventory: Path, *, dry: bool) -> None:
+    """Refuse a place where the files of a site cannot lie, before any host is looked at. UsageError.
+
+    dry: they are not to be written either.
+    """
+    own = inventory.parent / "group_vars" / inventory.stem.replace("-", "_")
+    hint = "name another folder with --inventories"
+    for file in (inventory, own / "main.yml", own / "models.yml"):
+        if file.is_dir():
+            raise UsageError(f"{file} is a folder, and a file is to be written there", f"move it away, or {hint}")
+        there = next(folder for folder in file.parents if folder.exists() or folder.is_symlink())
+        if not there.is_dir():
+            raise UsageError(f"{there} is no folder, and {file} is to lie below it", hint)
+        if not dry:
+            try:
+                with tempfile.TemporaryFile(dir=there):
+                    pass
+            except OSError as error:
+                raise UsageError(f"{there} cannot be written: {error.strerror or error}", hint) from error
 
 
 def compare(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:

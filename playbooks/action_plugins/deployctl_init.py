@@ -40,6 +40,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "msg": f"{error} ({error.hint}); see {', '.join(targets.SETTINGS.values())}",
             }
         folder = Path(settings["folder"] or "inventories")
+        try:
+            # `deployctl` has asked before the hosts were looked at; ansible-playbook by itself has not.
+            write.check(folder / f"{wanted.site}.yml", dry=self._task.check_mode)
+        except DeployctlError as error:
+            problem = Problem(str(folder), str(error), error.hint)
+            return result | {"failed": True, "msg": f"{error} ({error.hint})", "problems": [problem.as_dict()]}
         answer = self._answer(wanted, folder, (task_vars or {})["hostvars"], force=settings["force"] == "1")
         run_dir = os.environ.get("DEPLOYCTL_RUN_DIR")
         if run_dir:

@@ -30,7 +30,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             what = "no run with a verdict: there is nothing to report"
             problem = Problem(str(folder or runs_dir()), what, "`deployctl up` and `deployctl accept` make one")
             return {**result, "failed": True, "msg": what, "problems": [problem.as_dict()]}
-        report.write_reports(folder)
+        try:
+            report.write_reports(folder)
+        except report.ReportError as error:
+            hint = "name another run with --run; `deployctl accept` judges the site again"
+            problem = Problem(str(folder / "acceptance.json"), str(error), hint)
+            return {**result, "failed": True, "msg": str(error), "problems": [problem.as_dict()]}
         told = {"run": str(folder), "files": [str(file) for file in sorted(folder.glob("report.*"))]}
         if os.environ.get("DEPLOYCTL_RUN_DIR"):
             write_private(Path(os.environ["DEPLOYCTL_RUN_DIR"]) / "result.json", json.dumps(told) + "\n")

@@ -28,13 +28,22 @@ def gather(
     answers = {host: values["site_kept"] for host, values in known.items() if values.get("site_kept")}
     kept = [state for answer in answers.values() for state in answer.get("states") or []]
     looks = {host: values["site_seen"] for host, values in known.items() if "look" in (values.get("site_seen") or {})}
-    silent = {host: _why(told) for host, told in answers.items() if "states" not in told and not told.get("skipped")}
+    silent: dict[str, str] = {}
+    for host, values in known.items():
+        for name, answer in (("site_kept", "states"), ("site_seen", "look")):
+            told = values.get(name) or {}
+            if told and answer not in told and not told.get("skipped"):
+                silent.setdefault(host, _why(told))
     return states.merged(kept), looks, silent
 
 
 def _why(answer: Mapping[str, Any]) -> str:
-    # Its message alone: what else a host wrote may be part of a state.
-    return "unreachable" if answer.get("unreachable") else " ".join(str(answer.get("msg") or "failed").split())[:200]
+    if answer.get("unreachable"):
+        return "unreachable"
+    # Not what the module wrote to its output: that may be part of a state.
+    said = [line for line in str(answer.get("module_stderr") or "").splitlines() if line.strip()]
+    reason = (said[-1] if said[0].startswith("Traceback") else said[0]) if said else answer.get("msg")
+    return " ".join(str(reason or "failed").split())[:200]
 
 
 def unanswered(silent: Mapping[str, str]) -> str:

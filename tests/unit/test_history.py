@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_states import load, state
+import yaml
+from test_states import ROOT, load, state
 
 from deploy_cli import commands, history
 from deploy_cli.commands import Output
@@ -28,6 +29,11 @@ def test_who_was_asked_and_is_silent_is_named_and_who_was_not_asked_is_not() -> 
     kept, looks, silent = history.gather(asked(h1={"states": [state(1)]}, h2=GONE), GROUPS)
     assert ([one["id"] for one in kept], looks, silent) == ([state(1)["id"]], {}, {"h2": "unreachable"})
     assert history.gather(asked(h1={"states": []}, h2=BROKEN), GROUPS)[2] == {"h2": "no python3 there"}
+    both = {"h1": {"site_kept": {"states": [state(1)]}, "site_seen": BROKEN}, "h2": {}, "h3": {}}
+    assert history.gather(both, GROUPS)[2] == {"h1": "no python3 there"}
+    for words in ("no such command\nnote", "Traceback (most recent call last):\n  x\nno such command"):
+        odd = {"msg": "MODULE FAILURE", "module_stderr": words}
+        assert history.gather(asked(h1=odd), GROUPS)[2] == {"h1": "no such command"}
     assert history.gather(asked(h1={"states": []}, h3={"skipped": True}), GROUPS)[2] == {}
 
 
@@ -83,3 +89,11 @@ def test_a_state_that_is_not_known_may_be_on_a_silent_host(monkeypatch: pytest.M
     assert silent["unseen"] == ["h2"] and "h2 (unreachable)" in silent["msg"] and "problems" not in silent
     heard = module.run(None, {"hostvars": asked(h1={"states": [state(1)]}), "groups": GROUPS})
     assert heard["problems"][0]["what"] == "no state is called a"
+
+
+def test_the_play_goes_on_to_say_who_failed() -> None:
+    """A play in which every host failed would be the last one, and its reason is hidden by no_log."""
+    (play,) = yaml.safe_load((ROOT / "playbooks/plays/kept.yml").read_text())
+    (block,) = play["tasks"]
+    assert play["ignore_unreachable"] and block["rescue"]
+    assert [task["register"] for task in block["block"]] == ["site_kept", "site_seen"]

@@ -77,6 +77,20 @@ def offers(devices: Sequence[Mapping[str, Any]]) -> list[tuple[list[dict[str, An
     return [(_filled(offer, count, capability), offer.why) for offer in fitting]
 
 
+def holding_back(devices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the GPUs because of which all get smaller models than the most able one could hold."""
+    alone = [(device, offers([device])[0][1]) for device in devices if device["kind"] == "nvidia"]
+    ranks = {offer.why: rank for rank, offer in enumerate(OFFERS)}  # the first is for the most able
+    best = min((ranks[why] for _device, why in alone), default=0)
+    return [device for device, why in alone if ranks[why] > best]
+
+
+def told(device: Mapping[str, Any]) -> str:
+    """Name a device with its memory."""
+    memory = f"{device['memory_gib']:g} GiB" if device.get("memory_gib") else "its memory is not known"
+    return f"{device.get('model') or 'a GPU'} ({memory})"
+
+
 def _filled(offer: Offer, count: int, capability: float) -> list[dict[str, Any]]:
     """Put the first model on every GPU; where the GPUs have no bfloat16, say so to the engine."""
     models = [dict(model) for model in offer.models]

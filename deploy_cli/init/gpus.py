@@ -101,14 +101,21 @@ def _told_by_driver(host: Found, usable: list[Mapping[str, Any]]) -> Holdings:
 
 def _told_by_bus(host: Found) -> Holdings:
     on_bus = host.gpu.get("pci") or []
+    answers = host.gpu.get("gpus") or []  # of the driver; it can use none of them
     seats, lines = [], []
     for one in on_bus:
         known = BY_PCI_ID.get(str(one.get("device")).lower())
         seats.append(_device(*known) if known else {"kind": "nvidia"})
         name = f"{known[0]} by its PCI id" if known else "a GPU whose PCI id is not known here"
         lines.append(f"{one.get('address')}: {name} ({one.get('device')}), NUMA node {one.get('numa_node')}")
+    for gpu in answers if not on_bus else ():
+        seats.append(_device(str(gpu.get("name") or ""), gpu.get("memory_total_mib"), gpu.get("compute_capability")))
+        lines.append(f"GPU {gpu.get('index')}: {gpu.get('name')}, {gpu.get('memory_total_mib')} MiB")
     hint = "`deployctl up` installs the driver; `deployctl init --force` then reads names, memory and UUIDs from it"
     warnings = [("its GPUs are known from the bus alone: no driver answers", hint)]
+    if answers:
+        hint = "the warnings beside this one say why; repair them, and `deployctl init --force` reads them again"
+        warnings = [(f"the driver answers, and none of its {len(answers)} GPUs can be used", hint)]
     warnings += [
         (str(one.get("what")), str(one.get("hint")))
         for one in host.gpu.get("problems") or []

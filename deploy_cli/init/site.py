@@ -22,6 +22,10 @@ SHARED_ADDRESS = (
     "its own address is also that of another host of the site",
     "write `site_address`, the name or address by which the others reach it",
 )
+HOLDS_BACK = (
+    "decides which models all GPUs get: others of the site could hold larger ones",
+    "take it out of `devices` and choose larger models, or see that these fit it",
+)
 STORE_LEAST_GIB = 20  # less free space than this is no place for models
 
 
@@ -86,6 +90,12 @@ def make(
         return _refusals(site, specs, defaults)
 
     site.models, site.why, problems = choose.first_accepted(devices, wrong)
+    words = {host.name: host.target.word for host in kept}
+    for name in groups["serving"]:
+        small = [device for device in held[name].devices if device in choose.holding_back(devices)]
+        warnings += [
+            Problem(words[name], f"{choose.told(device)} {HOLDS_BACK[0]}", HOLDS_BACK[1], "warning") for device in small
+        ]
     site.warnings = warnings
     return site, problems
 
@@ -127,7 +137,7 @@ def _values(host: Found, held: Holdings | None, *, addressed: bool) -> list[Valu
         if host.target.user:
             found.append(Value("ansible_user", host.target.user, "as given to init"))
     if not host.root:
-        user = str(host.hardware["user"].get("name"))
+        user = str((host.hardware.get("user") or {}).get("name") or "the user who logs in")
         source = f"{user} is not root; sudo was tried. -K where it wants a password"
         found.append(Value("ansible_become", True, source))
     address, source = host.address()

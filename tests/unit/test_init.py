@@ -365,3 +365,34 @@ def test_files_are_not_replaced_unasked(tmp_path: Path) -> None:
 def test_equal_looks_give_equal_files() -> None:
     wanted, answers = targets.wanted("lab", ["gpu"]), {"gpu": look("sr675")}
     assert text.files(made(wanted, answers), "x") == text.files(made(wanted, copy.deepcopy(answers)), "x")
+
+
+def test_the_user_may_be_unknown() -> None:
+    answer = look("vm")
+    answer["hardware"]["user"] = None
+    values = made(targets.wanted("lab", ["vm"]), {"vm": answer}).variables()["vm"]
+    assert values["ansible_become"] is True
+
+
+@pytest.mark.parametrize("on_bus", [True, False])
+def test_a_driver_that_answers_is_not_said_to_be_missing(on_bus: bool) -> None:
+    answer = look("sr675")
+    for gpu in answer["gpu"]["gpus"]:
+        gpu["usable"] = False
+    if not on_bus:
+        answer["gpu"]["pci"] = []
+    result = made(targets.wanted("lab", ["gpu"]), {"gpu": answer})
+    told = " ".join(warning.what for warning in result.warnings)
+    assert "no driver answers" not in told and "none of its 4 GPUs can be used" in told
+    assert [device["count"] for device in result.variables()["gpu"]["devices"]] == [4]
+
+
+def test_a_small_gpu_that_decides_for_all_is_told() -> None:
+    answer = look("sr675")
+    answer["gpu"]["pci"] = []
+    answer["gpu"]["gpus"][3].update(name="NVIDIA T400", memory_total_mib=1843, compute_capability="7.5")
+    result = made(targets.wanted("lab", ["gpu"]), {"gpu": answer})
+    assert [model["name"] for model in result.models] == ["qwen2.5-1.5b-instruct"]
+    (warning,) = [one for one in result.warnings if "T400" in one.what]
+    assert warning.where == "gpu" and "1.79 GiB" in warning.what and "devices" in warning.hint
+    assert made(targets.wanted("lab", ["gpu"]), {"gpu": look("sr675")}).warnings == []

@@ -235,6 +235,8 @@ def rollback(state: str, **options: Any) -> int:
 def history(states: tuple[str, ...], **options: Any) -> int:
     """List the states that the site was judged in, newest first; of two states, say what differs.
 
+    Ends with 3 when a host did not answer: what it knows is missing. `rollback` does not begin then.
+
     \b
     deployctl history inventories/local.yml
     deployctl history inventories/local.yml 20261120T2139 20261121T0702

@@ -30,7 +30,8 @@ def check(site: SiteInput, out: Findings) -> None:
         first = machines.setdefault(machine, host) if machine else host
         if first != host and is_local(site, host):
             what = f"hosts `{first}` and `{host}` are one machine: both have `ansible_connection: local`"
-            out.add(host, ("ansible_connection",), what, _ONCE)
+            # Somebody may only be trying a plan: nothing says that it is meant for real machines.
+            out.add(host, ("ansible_connection",), what, _ONCE, "warning")
         elif first != host:
             port = ports.number(values.get("ansible_port")) or 22
             address = values.get("ansible_host") or host

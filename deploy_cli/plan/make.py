@@ -128,18 +128,18 @@ def _port_ranges(site: SiteInput, out: Findings) -> dict[str, tuple[int, int]] |
 
 
 def _seats(site: SiteInput, home: str, placeable: list[Model], devices: list[Device], out: Findings) -> list[Seat]:
-    if any(d.kind == "nvidia" for d in devices):
-        for model in [m for m in placeable if memory.too_much(m)]:
-            out.add(
-                home,
-                ("models", model.position, "memory_share"),
-                f"memory_share {model.memory_share:g} of model `{model.name}` leaves CUDA itself no memory of a GPU",
-                f"write at most {memory.MOST_SHARED}, or leave it out: then a GPU is one instance's alone",
-            )
-        placeable = [m for m in placeable if not memory.too_much(m)]
     seats, misfits = placement.place(placeable, devices, site.current, hardware.links(site))
     for misfit in misfits:
         out.add(home, ("models", misfit.model.position, misfit.key), misfit.what, misfit.hint)
+    for model in memory.crowded(seats):
+        out.add(
+            home,
+            ("models", model.position, "memory_share"),
+            f"shares of memory on a GPU of model `{model.name}` add up to more than {memory.MOST_SHARED:g}: the driver "
+            "and CUDA itself need some beside them, and the engine that starts last may find too little",
+            f"keep their sum at {memory.MOST_SHARED:g} or below",
+            "warning",
+        )
     for model in placeable:
         if seat := next((s for s in seats if s.model is model), None):
             models.check_size(home, model, seat.devices[0], out)

@@ -230,8 +230,7 @@ def _overflow(model: Model, seated: int, floor: Floor) -> Misfit:
     fewer = f"set `replicas: {seated}` or `replicas: max`" if seated else "remove the entry"
     others = [m for m in dict.fromkeys(s.model.name for s in floor.seats) if m != model.name]
     take = f", take replicas from {listing(others)}" if others else ""
-    most = f"; shares on one GPU may add up to {memory.MOST_SHARED}, the rest is CUDA's" if share else ""
-    return Misfit(model, "replicas", what, f"{fewer}{take}, or declare more devices{most}")
+    return Misfit(model, "replicas", what, f"{fewer}{take}, or declare more devices")
 
 
 def _usage(floor: Floor, model: Model) -> str:

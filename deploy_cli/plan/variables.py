@@ -33,12 +33,15 @@ def check_groups(site: SiteInput, out: Findings) -> None:
 def check_parents(site: SiteInput, out: Findings) -> None:
     """Each of the three groups stands in the site's group, and in no other."""
     for group, above in site.parents.items():
+        # `serving` names the site, so its parent has to be the only one.
+        if site.site in above and (len(above) == 1 or group != "serving"):
+            continue
         if len(above) > 1:
             out.add_site(
                 f"group `{group}` has {len(above)} parents, {listing(above)}: a site is one group",
                 "keep it below the site's group alone; a group of your own names its hosts instead",
             )
-        elif site.site and list(above) != [site.site]:
+        elif site.site:
             place = f"is a child of `{above[0]}`, not" if above else "stands outside"
             out.add_site(
                 f"group `{group}` {place} of the site's group `{site.site}`",
@@ -134,7 +137,7 @@ def check_same(site: SiteInput, out: Findings) -> str | None:
 
 def check_keys(site: SiteInput, out: Findings) -> None:
     """The gateway's API keys: at least one, long enough, no two the same. Never tells a key."""
-    if site.site and site.parents.get("gateway", [site.site]) != [site.site]:
+    if site.site and site.site not in site.parents.get("gateway", [site.site]):
         return  # told already: the site's variables do not reach it
     for host in site.groups.get("gateway", ()):
         keys = site.setting(host, "haproxy_api_keys")

@@ -170,7 +170,7 @@ def test_replicas_spread_over_hosts() -> None:
 
 def test_shares_of_memory_fill_a_device_and_no_more() -> None:
     one = {"gpu1": [{"kind": "nvidia", "count": 1}]}
-    third = {"memory_share": 0.95 / 3}
+    third = {"memory_share": 1 / 3}
     assert len(planned([model("a", replicas=3, **third)], one)) == 3
     outcome = make_plan(site([model("a", replicas=4, **third)], one))
     assert isinstance(outcome, list)

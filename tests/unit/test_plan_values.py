@@ -79,20 +79,19 @@ def test_a_key_that_no_client_could_send(key: str) -> None:
     assert "0123456789" not in problem.what + problem.hint
 
 
-HALF = {"memory_share": 0.5}
-
-
 @pytest.mark.parametrize(
-    ("models", "said"),
+    "models",
     [
-        ([model("a", memory_share=1)], "memory_share 1 of model `a` leaves CUDA itself no memory of a GPU"),
-        ([model("a", memory_share=0.96)], "memory_share 0.96 of model `a` leaves CUDA itself no memory of a GPU"),
-        ([model("a", replicas=4, **HALF), model("b", **HALF)], "model `b` wants 1 replica with 0.5 of a device's"),
+        [model("a", memory_share=1)],
+        [model("a", memory_share=0.96)],
+        [model("a", replicas=4, memory_share=0.5), model("b", replicas=4, memory_share=0.5)],
     ],
 )
-def test_a_gpu_keeps_some_memory_for_cuda(models: list[dict[str, Any]], said: str) -> None:
-    (problem,) = told(models)
-    assert said in problem.what and "0.95" in problem.hint
+def test_a_gpu_whose_memory_is_given_away_to_the_last_is_told(models: list[dict[str, Any]]) -> None:
+    plan = make_plan(site(models))
+    assert not isinstance(plan, list)
+    assert len(found := [w for w in plan.warnings if "0.95" in w.hint]) == len(models)
+    assert all("CUDA" in warning.what for warning in found)
 
 
 def test_shares_up_to_that_are_planned() -> None:

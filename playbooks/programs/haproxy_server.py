@@ -1,51 +1,20 @@
-#!/usr/bin/python
-"""Take servers out of HAProxy's rotation and put them back, through its admin socket."""
+"""Take servers out of HAProxy's rotation and put them back, through its admin socket.
+
+Sent to the host as it is, see action_plugins/haproxy_server.py, which also says what the arguments are.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = r"""
----
-module: haproxy_server
-short_description: Administrative state of servers, in every backend that holds them
-description:
-  - C(drain) keeps new requests from the servers and waits until the running ones have ended, for a bounded time.
-  - C(ready) puts them back. A gateway that does not run, or does not know a server, is not a failure.
-options:
-  socket:
-    description: Path of the admin socket on the host.
-    type: path
-    required: true
-  servers:
-    description: Names of the servers.
-    type: list
-    elements: str
-    required: true
-  state:
-    description: State to reach.
-    type: str
-    choices: [drain, ready]
-    required: true
-  config:
-    description: HAProxy's configuration on the host; C(ready) also ends there the probation of the servers.
-    type: path
-  wait:
-    description: Seconds to wait. C(drain) waits for the last running request; C(ready) until a health check succeeds.
-    type: int
-    default: 0
-author:
-  - deployctl
-"""
 
 
 def ask(path: str, command: str) -> str:
@@ -143,26 +112,14 @@ def converge(path: str, servers: list[str], state: str, wait: int, config: str =
 
 def main() -> None:
     """Converge; where HAProxy does not run there is nothing to take out."""
-    module = AnsibleModule(
-        argument_spec={
-            "socket": {"type": "path", "required": True},
-            "servers": {"type": "list", "elements": "str", "required": True},
-            "state": {"type": "str", "choices": ["drain", "ready"], "required": True},
-            "wait": {"type": "int", "default": 0},
-            "config": {"type": "path"},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    if module.check_mode:
-        module.exit_json(changed=False, running=0, settled=True, seconds=0, servers={}, gateway=True)
+    given = json.loads(sys.argv[1])
     try:
-        result = converge(given["socket"], given["servers"], given["state"], given["wait"], given["config"] or "")
+        result = converge(given["socket"], given["servers"], given["state"], given["wait"], given["config"])
     except (FileNotFoundError, ConnectionRefusedError):
         result = {"changed": False, "running": 0, "settled": True, "seconds": 0, "servers": {}, "gateway": False}
     except OSError as error:
-        module.fail_json(msg=f"{given['socket']}: {error}")
-    module.exit_json(**result)
+        result = {"failed": True, "msg": f"{given['socket']}: {error}"}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
-#!/usr/bin/python
-"""Ask one engine, through the gateway, for some answers: is it the right one, is it whole, how fast is it."""
+"""Ask one engine, through the gateway, for some answers: is it the right one, is it whole, how fast is it.
+
+Sent to the host as it is, see action_plugins/vllm_canary.py, which also says what the arguments are.
+"""
 
 from __future__ import annotations
 
@@ -8,64 +10,10 @@ import json
 import math
 import re
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = r"""
----
-module: vllm_canary
-short_description: A small acceptance of one engine, before clients reach it
-description:
-  - Runs on a gateway host and uses HAProxy's probe socket, so the path is the clients' path.
-  - An engine that answers wrongly or slowly is a finding (C(problems)), not a failure of the module.
-options:
-  socket:
-    description: HAProxy's probe socket on the host; where it is not there, C(url) is asked directly.
-    type: str
-    required: true
-  url:
-    description: Address of the engine, used when the socket is not there.
-    type: str
-    required: true
-  instance:
-    description: Name of the server in HAProxy.
-    type: str
-    required: true
-  model:
-    description: Name that a client sends.
-    type: str
-    required: true
-  warm_up:
-    description: Streamed answers before those that count; the first ones of an engine are slow.
-    type: int
-    default: 0
-  patience:
-    description: Seconds within which a warm-up that fails is begun again; HAProxy sees an engine at a health check.
-    type: int
-    default: 0
-  requests:
-    description: Streamed answers to ask for, one after another; they are measured.
-    type: int
-    default: 1
-  tokens:
-    description: Tokens of each answer.
-    type: int
-    default: 16
-  questions:
-    description: Questions with the regular expression that each answer must hold (C(ask), C(matches)).
-    type: list
-    elements: dict
-    default: []
-  timeout:
-    description: Seconds for one answer.
-    type: int
-    default: 60
-author:
-  - deployctl
-"""
 
 
 class SocketConnection(http.client.HTTPConnection):
@@ -219,25 +167,10 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and tell."""
-    module = AnsibleModule(
-        argument_spec={
-            "socket": {"type": "str", "required": True},
-            "url": {"type": "str", "required": True},
-            "instance": {"type": "str", "required": True},
-            "model": {"type": "str", "required": True},
-            "warm_up": {"type": "int", "default": 0},
-            "patience": {"type": "int", "default": 0},
-            "requests": {"type": "int", "default": 1},
-            "tokens": {"type": "int", "default": 16},
-            "questions": {"type": "list", "elements": "dict", "default": []},
-            "timeout": {"type": "int", "default": 60},
-        },
-        supports_check_mode=True,
-    )
-    given = dict(module.params)
+    given = json.loads(sys.argv[1])
     if not Path(given["socket"]).is_socket():
         given["socket"] = ""
-    module.exit_json(changed=False, **measure(given))
+    print(json.dumps(measure(given)))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def swap_times(events: Path) -> tuple[float, float, int]:
         if line["event"] == "runner_on_ok" and str(line.get("task")).startswith("New instance takes requests")
     ]
     starts = [at for task, at in tasks if task.startswith("New instance runs")]
-    ready = [at for task, at in tasks if task.startswith("New instance is judged")]
+    ready = [at for task, at in tasks if task.startswith("New instance answers through")]
     return ended[-1] - begun, sum(b - a for a, b in zip(starts, ready, strict=True)), len(ended)
 
 

@@ -56,7 +56,7 @@ def swap_times(events: Path) -> tuple[float, float, int]:
     """Return (seconds of the whole roll, seconds of the engines' starts, number of instances) of a swap's events."""
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     tasks = [(line["task"], moment(line["at"])) for line in lines if line["event"] == "playbook_on_task_start"]
-    begun = next(at for task, at in tasks if task.startswith("Old instance is"))
+    begun = next(at for task, at in tasks if task.startswith("Old instance is drained"))
     ended = [
         moment(line["at"])
         for line in lines

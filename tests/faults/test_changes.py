@@ -22,7 +22,7 @@ STEPS = (
     "Old instance is stopped and set aside",
     "New instance runs",
     "New instance generates tokens",
-    "New instance is judged through the gateway",
+    "New instance answers through the gateway",
     "New instance takes requests",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 from house import ROOT, files, importers, imports, text
@@ -63,3 +64,12 @@ def test_the_plan_does_no_io_but_reading_its_data() -> None:
 def test_only_the_doors_of_the_plan_read_files() -> None:
     others = {file.name for file in files() if file.parent == Path("deploy_cli/plan") and file.suffix == ".py"}
     assert others - {file.name for file in planner()} <= {"__init__.py", "collect.py", "sources.py"}
+
+
+def test_programs_for_hosts_stand_alone_and_each_has_its_action() -> None:
+    programs = [file for file in files() if file.parent == Path("playbooks/programs")]
+    assert len(programs) >= 3
+    for file in programs:
+        foreign = {name.split(".")[0] for name in imports(file)} - set(sys.stdlib_module_names)
+        assert not foreign, f"{file} goes to hosts that have no {sorted(foreign)}"
+        assert f'self.ask("{file.stem}"' in text(f"playbooks/action_plugins/{file.name}")

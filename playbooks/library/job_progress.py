@@ -41,6 +41,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def said(progress: Path, job: Path) -> dict[str, Any]:
+    """What the job says of itself; empty while the file is still that of an earlier job, whose process is long gone."""
+    try:
+        # The job's own file is made before it begins, and not written again before it ends.
+        if progress.stat().st_mtime_ns < job.stat().st_mtime_ns:
+            return {}
+    except OSError:
+        return {}
+    return read_json(progress)
+
+
 def alive(pid: Any) -> bool:
     """Whether a process of that number exists; unknown counts as alive."""
     if not isinstance(pid, int):
@@ -69,13 +80,14 @@ def main() -> None:
         supports_check_mode=True,
     )
     folder = os.environ.get("ANSIBLE_ASYNC_DIR", "~/.ansible_async")
-    result = read_json(Path(folder).expanduser() / module.params["job"])
-    state = read_json(Path(module.params["progress_file"]))
+    job = Path(folder).expanduser() / module.params["job"]
+    result = read_json(job)
+    state = said(Path(module.params["progress_file"]), job)
     progress = str(state.get("progress", "starting"))
     if not ended(result) and state.get("pid") and not alive(state["pid"]):
         # It may have written its result between the two looks.
         time.sleep(1)
-        result = read_json(Path(folder).expanduser() / module.params["job"])
+        result = read_json(job)
         if not ended(result):
             module.fail_json(
                 msg=f"the job ended without a result; last seen: {progress}", finished=True, progress=progress

@@ -48,7 +48,7 @@ def said(progress: Path, job: Path) -> dict[str, Any]:
         if progress.stat().st_mtime_ns < job.stat().st_mtime_ns:
             return {}
     except OSError:
-        return {}
+        pass  # one of them is not there: nothing to compare
     return read_json(progress)
 
 

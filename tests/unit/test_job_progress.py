@@ -16,7 +16,7 @@ def test_the_progress_of_an_earlier_job_is_not_this_ones(tmp_path: Path) -> None
     told = {"pid": 1, "progress": "checksums"}
     progress.write_text(json.dumps(told))
     os.utime(progress, ns=(10**18, 10**18))
-    assert job_progress.said(progress, job) == {}
+    assert job_progress.said(progress, job) == told
     job.write_text("{}")
     os.utime(job, ns=(10**18 + 1, 10**18 + 1))
     assert job_progress.said(progress, job) == {}

@@ -1,4 +1,4 @@
-"""Programs that go to a host as one command: the standard library only, so that they also run where Ansible's is slow.
+"""Programs that go to a host as one command, where time counts: the standard library only.
 
 A module brings Ansible's own library with it, and unpacking and compiling that takes a host several times as long as
 what these programs do. They take one JSON text as their argument, print one line of JSON, and know Python 3.9.

@@ -49,18 +49,28 @@ def runs_dir() -> Path:
     return (Path.cwd() if content.name == "_content" else content) / "runs"
 
 
+def unwritable(folder: Path, *, make: bool = False) -> str:
+    """Say why nothing can be written there; only a file that is written tells it (root may all, and still cannot).
+
+    make: the folder is made where it is not there.
+    """
+    try:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
 def check_runs_dir() -> None:
     """Refuse a folder for runs in which nothing can be written; it is made where it is not there. UsageError."""
     runs = runs_dir()
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=runs):
-            pass
-    except OSError as error:
-        what = f"runs cannot be kept in {runs}: {error.strerror or error}"
+    if why := unwritable(runs, make=True):
         raise UsageError(
-            what, "DEPLOYCTL_RUNS_DIR names their folder: one that you may write, or that can be made"
-        ) from error
+            f"runs cannot be kept in {runs}: {why}",
+            "DEPLOYCTL_RUNS_DIR names their folder: one that you may write, or that can be made",
+        )
 
 
 def new_run_dir(command: str, base: Path | None = None) -> Path:

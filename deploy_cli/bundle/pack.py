@@ -11,13 +11,13 @@ import hashlib
 import json
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from deploy_cli import paths
 from deploy_cli.bundle import archive, control, images, packages
 from deploy_cli.bundle.manifest import FORMAT, MACHINES, RELEASES, human
 from deploy_cli.bundle.writer import Writer
@@ -35,7 +35,7 @@ def refused(output: Path, *, force: bool, releases: list[str]) -> list[Problem]:
         found.append(Problem(str(output), "this is a folder", "name a file with -o"))
     elif output.exists() and not force:
         found.append(Problem(str(output), "the file is there already", "--force replaces it, or name another with -o"))
-    elif why := _unwritable(output.parent):
+    elif why := paths.unwritable(output.parent):
         found.append(Problem(str(output.parent), f"nothing can be written there: {why}", "make it, or choose another"))
     for release in releases:
         if release not in RELEASES:
@@ -45,15 +45,6 @@ def refused(output: Path, *, force: bool, releases: list[str]) -> list[Problem]:
             )
             found.append(Problem("bundle_releases", f"packages of {release} cannot be packed", hint))
     return found
-
-
-def _unwritable(folder: Path) -> str:
-    """Say why nothing can be written; only a file that is written tells it (root may all, and still cannot)."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def expected(request: dict[str, Any]) -> list[tuple[str, int | None]]:

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from deploy_cli.init.hosts import Found
+from deploy_cli.plan import capability
 
 # PCI device id: product, memory in MiB as nvidia-smi tells it (the least of what was seen), compute capability.
 BY_PCI_ID: dict[str, tuple[str, int, str]] = {
@@ -34,7 +35,6 @@ BY_PCI_ID: dict[str, tuple[str, int, str]] = {
     "0x2331": ("H100 PCIe", 81079, "9.0"),
     "0x2335": ("H200", 143156, "9.0"),
 }
-BEFORE_TURING = 7.5
 GIB_PER_CPU_ENGINE = 4  # weights of a small model, vLLM itself, 1 GiB of KV cache
 MOST_CPU_ENGINES = 4
 
@@ -55,9 +55,9 @@ def has_gpus(host: Found) -> bool:
 
 def before_turing(devices: Sequence[Mapping[str, Any]]) -> str:
     """Return the least compute capability below what CUDA 13 knows, or nothing where there is none."""
-    told = [str(device.get("compute_capability") or "") for device in devices]
-    least = min((float(one) for one in told if one), default=math.inf)
-    return f"{least}" if least < BEFORE_TURING else ""
+    told = {capability.number(text): text for d in devices if (text := str(d.get("compute_capability") or ""))}
+    least = min((number for number in told if number), default=capability.CUDA_13_LEAST)
+    return told[least] if least < capability.CUDA_13_LEAST else ""
 
 
 def holdings(host: Found) -> Holdings:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from deploy_cli import paths
 from deploy_cli.errors import UsageError
 
 
@@ -24,12 +24,8 @@ def check(inventory: Path, *, dry: bool) -> None:
         there = next(folder for folder in file.parents if folder.exists() or folder.is_symlink())
         if not there.is_dir():
             raise UsageError(f"{there} is no folder, and {file} is to lie below it", hint)
-        if not dry:
-            try:
-                with tempfile.TemporaryFile(dir=there):
-                    pass
-            except OSError as error:
-                raise UsageError(f"{there} cannot be written: {error.strerror or error}", hint) from error
+        if not dry and (why := paths.unwritable(there)):
+            raise UsageError(f"{there} cannot be written: {why}", hint)
 
 
 def compare(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:

@@ -22,8 +22,7 @@ def check(site: SiteInput, host: str, declared: Sequence[Mapping[str, Any]], out
         return
     version = str(version).removeprefix("v")
     for path, told in _told(site, host, declared):
-        found = _FORM.fullmatch(told)
-        capability = (int(found[1]), int(found[2])) if found else CUDA_13_LEAST
+        capability = number(told) or CUDA_13_LEAST
         if capability < VLLM_LEAST:
             what = f"a GPU of {host} has compute capability {told}, and no release of vLLM has code for it"
             if of_cuda_13(version):
@@ -36,6 +35,12 @@ def check(site: SiteInput, host: str, declared: Sequence[Mapping[str, Any]], out
                 "inventories/group_vars/inria_v100 does"
             )
             out.add(host, path, what, hint)
+
+
+def number(told: str) -> tuple[int, int] | None:
+    """A compute capability as numbers that can be compared; None for any other text."""
+    found = _FORM.fullmatch(told)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def of_cuda_13(version: str) -> bool:

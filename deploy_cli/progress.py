@@ -17,6 +17,7 @@ LONG_SECONDS = 5.0  # a task that took longer gets a line of its own
 QUIET_SECONDS = 10.0  # without a terminal, a running task is mentioned at most this often
 ENDED = {"runner_on_ok", "runner_on_failed", "runner_on_skipped", "runner_on_unreachable"}
 SPARE_MESSAGES = ("", "non-zero return code", "All items completed", "One or more items failed")
+TELLING = ("debug", "vllm_canary")  # actions whose message is for whoever watches
 HINTS = (
     ("missing sudo password", "give -K, so that deployctl asks for the become password"),
     ("incorrect sudo password", "the become password was refused: try -K again"),
@@ -158,7 +159,7 @@ class Progress:
         diff, self._diffs = "\n".join(self._diffs), []
         if kind == "runner_on_ok":
             # What a playbook has to say to whoever watches.
-            told = str(result.get("msg") or "") if str(data.get("task_action")).endswith("debug") else ""
+            told = str(result.get("msg") or "") if str(data.get("task_action")).endswith(TELLING) else ""
             if result.get("changed"):
                 self.changes.append(to_change(data, diff))
                 self.changed[host] = self.changed.get(host, 0) + 1

@@ -29,6 +29,9 @@ def ask(path: str, command: str) -> str:
     return b"".join(parts).decode(errors="replace")
 
 
+# Seconds between two looks; clients have an instance less meanwhile.
+PAUSE = 0.05
+
 # Bits of a server's administrative state: maintenance and drain, as somebody asked for them.
 FORCED_MAINTENANCE, FORCED_DRAIN = 0x01, 0x08
 
@@ -95,10 +98,10 @@ def converge(path: str, servers: list[str], state: str, wait: int, config: str =
                 raise OSError(f"HAProxy refused {row['pxname']}/{row['svname']} {state}: {told}")
             changed = True
     if changed:
-        time.sleep(0.2)
+        time.sleep(PAUSE)
         found = rows(path, servers)
     while found and not settled(found, state) and time.monotonic() - begun < wait:
-        time.sleep(0.2)
+        time.sleep(PAUSE)
         found = rows(path, servers)
     return {
         "changed": changed,

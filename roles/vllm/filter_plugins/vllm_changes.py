@@ -104,19 +104,6 @@ def vllm_restores(have: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda f: all(c["running"] for c in f["replaced_by"]))
 
 
-def vllm_objections(canary: dict[str, Any], before: dict[str, Any], slowdown: float, floor_ms: float) -> list[str]:
-    """What speaks against a canary (`vllm_canary`'s result), against the one it replaces; times in ms, rates in 1/s."""
-    if canary["problems"]:
-        return list(canary["problems"])
-    found = []
-    old_ttft, old_rate = before.get("ttft_ms"), before.get("tokens_per_second")
-    if old_ttft and canary["ttft_ms"] > max(old_ttft * slowdown, floor_ms):
-        found.append(f"its first token comes after {canary['ttft_ms']} ms, before it was {old_ttft} ms")
-    if old_rate and canary["tokens_per_second"] * slowdown < old_rate:
-        found.append(f"it makes {canary['tokens_per_second']} tokens/s, before it were {old_rate}")
-    return found
-
-
 def vllm_gaps(have: list[list[dict[str, Any]]], moves: list[list[dict[str, Any]]]) -> list[str]:
     """Names that nobody answers for a while, because all that serve them make room in one move; a list of each host.
 
@@ -147,7 +134,6 @@ class FilterModule:
             "vllm_have": vllm_have,
             "vllm_changes": vllm_changes,
             "vllm_leaving": vllm_leaving,
-            "vllm_objections": vllm_objections,
             "vllm_restores": vllm_restores,
             "vllm_gaps": vllm_gaps,
         }

@@ -1,43 +1,18 @@
-#!/usr/bin/python
-"""Ask engines for a token, and say what those that cannot answer yet are doing."""
+"""Ask engines for a token, and say what those that cannot answer yet are doing.
+
+Sent to the host as it is, see action_plugins/vllm_ready.py, which also says what the arguments are.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = r"""
----
-module: vllm_ready
-short_description: Whether engines generate tokens
-description:
-  - One look at each container, as soon as all are ready and after C(patience) at the latest.
-  - An engine is ready when it generates a token; /health alone says too little.
-  - Meant for C(until); C(progress) says what each engine is doing, C(fatal) which will not come up by itself.
-options:
-  containers:
-    description: List with C(name), C(url) and C(served_names) of each; other keys are not read.
-    type: list
-    elements: dict
-    required: true
-  timeout:
-    description: Seconds for one token.
-    type: int
-    default: 30
-  patience:
-    description: Seconds that are waited here; starting a module anew for each look takes longer than the look.
-    type: int
-    default: 0
-author:
-  - deployctl
-"""
 
 # What the engine's log says -> what we call it, the furthest first.
 STAGES = (
@@ -60,7 +35,8 @@ def docker(*args: str) -> str:
 def one_token(url: str, model: str, timeout: int) -> str:
     """Generate one token; an empty string on success, else why not."""
     body = json.dumps({"model": model, "prompt": "ready", "max_tokens": 1, "temperature": 0}).encode()
-    request = urllib.request.Request(f"{url}/v1/completions", data=body, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/completions", data=body, headers=headers)  # noqa: S310 - the plan's own http
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=timeout) as answer:
@@ -113,17 +89,9 @@ def look(container: dict[str, Any], timeout: int) -> dict[str, Any]:
     return {"name": name, "ready": False, "fatal": fatal, "why": why, "progress": f"{stage} {seconds}".strip()}
 
 
-def main() -> None:
+def report(given: dict[str, Any]) -> dict[str, Any]:
     """Look at all; `ready` when all are, `settled` when waiting longer changes nothing."""
-    module = AnsibleModule(
-        argument_spec={
-            "containers": {"type": "list", "elements": "dict", "required": True},
-            "timeout": {"type": "int", "default": 30},
-            "patience": {"type": "int", "default": 0},
-        },
-        supports_check_mode=True,
-    )
-    given, patient_until = module.params, time.monotonic() + module.params["patience"]
+    patient_until = time.monotonic() + given["patience"]
     while time.monotonic() < patient_until and any(
         one_token(c["url"], c["served_names"][0], given["timeout"]) for c in given["containers"]
     ):
@@ -131,17 +99,16 @@ def main() -> None:
     states = [look(c, given["timeout"]) for c in given["containers"]]
     fatal = [f"{s['name']}: {s['fatal']}" for s in states if s["fatal"]]
     waiting = [s for s in states if not s["ready"]]
-    module.exit_json(
-        changed=False,
-        ready=not waiting,
-        settled=not waiting or bool(fatal),
-        fatal=fatal,
-        msg="; ".join(fatal)
-        or ("" if not waiting else "not ready: " + ", ".join(f"{s['name']} ({s['progress']})" for s in waiting)),
-        progress=" | ".join(f"{s['name']}: {s['progress']}" for s in states),
-        instances=states,
-    )
+    late = "not ready: " + ", ".join(f"{s['name']} ({s['progress']})" for s in waiting) if waiting else ""
+    return {
+        "ready": not waiting,
+        "settled": not waiting or bool(fatal),
+        "fatal": fatal,
+        "msg": "; ".join(fatal) or late,
+        "progress": " | ".join(f"{s['name']}: {s['progress']}" for s in states),
+        "instances": states,
+    }
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(report(json.loads(sys.argv[1]))))

@@ -165,13 +165,25 @@ def test_network_of_an_engine_is_cut(faults: Faults) -> None:
         made.until(both_up)
 
 
-@pytest.mark.skipif(os.environ.get("FAULTS_CLOCK") != "1", reason="sets this machine's clock: FAULTS_CLOCK=1")
+def clock_can_be_set() -> bool:
+    """Setting it to what it says needs the same right as setting it."""
+    try:
+        time.clock_settime(time.CLOCK_REALTIME, time.time())
+    except PermissionError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(
+    os.environ.get("FAULTS_CLOCK") == "0" or not clock_can_be_set(), reason="FAULTS_CLOCK=0, or the clock cannot be set"
+)
 def test_clock_jumps(faults: Faults) -> None:
-    with trial(faults, "clock jumps one hour ahead and back") as made:
+    # Back first: what looks at this machine's clock from outside is early meanwhile, and never late.
+    with trial(faults, "clock jumps one hour back, and ahead again") as made:
         begun, started = time.time(), time.monotonic()
-        made.strike(lambda: time.clock_settime(time.CLOCK_REALTIME, begun + 3600))
+        made.strike(lambda: time.clock_settime(time.CLOCK_REALTIME, begun - 3600))
         try:
-            time.sleep(10)
+            time.sleep(15)
         finally:
             time.clock_settime(time.CLOCK_REALTIME, begun + time.monotonic() - started)
         made.until(both_up)

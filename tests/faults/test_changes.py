@@ -147,6 +147,24 @@ def test_new_model_is_slow(faults: Faults) -> None:
     refused_and_restored(faults, "new model is slow", shipped(context_length=1152), "-e", bound, why="did not come up")
 
 
+def test_another_haproxy_takes_over(faults: Faults) -> None:
+    faults.site.write_models(shipped())
+    faults.site.deployctl("up")
+    running = faults.engine.containers.get("haproxy")
+    image = running.commit("haproxy-trial", "next", changes="LABEL deployctl.trial=next", pause=False)
+    other = [{"name": "haproxy", "reference": "haproxy-trial:next", "id": image.id}]
+    with change(faults, "another HAProxy takes over", pause=0.2) as made:
+        made.strike(lambda: faults.site.deployctl("up", "-e", json.dumps({"images_overrides": other})))
+        made.until(both_up)
+    assert faults.engine.containers.get("haproxy").image.id == image.id
+    with change(faults, "the HAProxy before takes over again", pause=0.2) as made:
+        made.strike(lambda: faults.site.deployctl("up"))
+        made.until(both_up)
+    assert faults.engine.containers.get("haproxy").image.id == running.image.id
+    assert not [c for c in faults.engine.containers.list(all=True) if c.name == "haproxy-previous"]
+    faults.engine.images.remove("haproxy-trial:next", force=True)
+
+
 def with_second() -> list[dict[str, Any]]:
     return [*shipped(), {"name": "second", "source": "synthetic:tiny-chat-long"}]
 

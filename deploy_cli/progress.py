@@ -202,7 +202,9 @@ def to_failure(data: Mapping[str, Any], *, unreachable: bool = False) -> Failure
     message = failure_message(result)
     known = next((hint for words, hint in HINTS if words in message.lower()), "")
     hint = str(result.get("hint") or known or (UNREACHABLE_HINT if unreachable else ""))
-    problems = result.get("problems")
+    # Other actions have results of that name too.
+    found = result.get("problems")
+    problems = [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
     return Failure(
         host=str(data.get("host")),
         task=_title(data),
@@ -211,7 +213,7 @@ def to_failure(data: Mapping[str, Any], *, unreachable: bool = False) -> Failure
         where=str(data.get("task_path") or ""),
         unreachable=unreachable,
         action=str(data.get("task_action") or ""),
-        problems=tuple(problems) if isinstance(problems, list) else (),
+        problems=tuple(problems),
         unseen=tuple(str(name) for name in result.get("unseen") or ()),
     )
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from deploy_cli.display import Display, LiveDisplay, PlainDisplay, failure_text, make_display, recap_lines
-from deploy_cli.progress import Progress, clock, failure_message
+from deploy_cli.progress import Progress, clock, failure_message, to_failure
 
 
 class Clock:
@@ -221,3 +221,15 @@ def test_a_diff_is_told_without_colours(now: Clock) -> None:
         {"event": "runner_on_file_diff", "event_data": {}, "stdout": "\x1b[31m-a\x1b[0m\r\n+b\r\n"}
     )
     assert [str(note) for note in told] == ["-a\n+b"]
+
+
+@pytest.mark.parametrize("problems", [["its weights are broken"], "one", {"where": "x"}, 3, None])
+def test_only_problems_of_an_input_are_taken_for_such(problems: Any) -> None:
+    assert to_failure({"res": {"msg": "it is refused", "problems": problems}}).problems == ()
+    kept = {"where": "models.yml:1", "what": "no name"}
+    assert to_failure({"res": {"msg": "refused", "problems": [kept]}}).problems == (kept,)
+
+
+def test_what_a_canary_measured_is_told() -> None:
+    seen = event("runner_on_ok", "h", task_action="vllm_canary", res={"msg": "canary: first token after 10 ms"})
+    assert [note.kind for note in Progress().feed(seen)] == ["told"]

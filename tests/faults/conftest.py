@@ -61,10 +61,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         return
     write = terminalreporter.write_line
     terminalreporter.section("faults under load")
-    write(f"{'fault':<58}{'sent':>6}{'failed':>8}{'cut aloud':>11}{'slowest s':>11}{'recovered s':>13}")
+    write(f"{'fault':<66}{'sent':>6}{'failed':>8}{'cut aloud':>11}{'slowest s':>11}{'recovered s':>13}")
     for row in ROWS:
         back = "-" if row.recovered is None else f"{row.recovered:.1f}"
-        write(f"{row.fault:<58}{row.sent:>6}{row.failed:>8}{row.cut_aloud:>11}{row.slowest:>11.1f}{back:>13}")
+        write(f"{row.fault:<66}{row.sent:>6}{row.failed:>8}{row.cut_aloud:>11}{row.slowest:>11.1f}{back:>13}")
     out = REPO / "runs/faults.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps([asdict(row) for row in ROWS], indent=1) + "\n")

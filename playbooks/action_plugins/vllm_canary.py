@@ -39,11 +39,13 @@ def objections(canary: dict[str, Any], before: dict[str, Any], slowdown: float, 
     """What speaks against an engine, also measured against the one it replaces; times in ms, rates in tokens/s."""
     if canary["problems"]:
         return list(canary["problems"])
-    found = []
+    found: list[str] = []
+    if canary["ttft_ms"] is None:
+        return found
     old_ttft, old_rate = before.get("ttft_ms"), before.get("tokens_per_second")
-    if old_ttft and canary["ttft_ms"] and canary["ttft_ms"] > max(old_ttft * slowdown, floor_ms):
+    if old_ttft and canary["ttft_ms"] > max(old_ttft * slowdown, floor_ms):
         found.append(f"its first token comes after {canary['ttft_ms']} ms, before it was {old_ttft} ms")
-    if old_rate and canary["tokens_per_second"] and canary["tokens_per_second"] * slowdown < old_rate:
+    if old_rate and canary["tokens_per_second"] * slowdown < old_rate:
         found.append(f"it makes {canary['tokens_per_second']} tokens/s, before it were {old_rate}")
     return found
 

@@ -22,6 +22,7 @@ def judged(before: dict[str, Any], slowdown: float = 3.0, floor: float = 0.0, **
         ({"problems": ["HTTP 500: no"]}, "HTTP 500"),
         ({"ttft_ms": 301.0}, "first token comes after 301.0 ms"),
         ({"tokens_per_second": 16.0}, "16.0 tokens/s, before it were 50.0"),
+        ({"tokens_per_second": 0.0}, "0.0 tokens/s, before it were 50.0"),
     ],
 )
 def test_a_wrong_or_slow_engine_is_refused(seen: dict[str, Any], word: str) -> None:

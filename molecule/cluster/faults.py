@@ -80,7 +80,7 @@ def unplugged(url: str, key: str, inventory: str) -> None:
         if run.returncode != 3 or "serve2" not in printed:
             raise SystemExit(f"ended with {run.returncode}:\n{printed[-3000:]}")
         docker("network", "connect", "--ip", ADDRESS, NETWORK, "molecule-serve2")
-        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=1800, check=False)
+        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
         if done.returncode != 0:
             raise SystemExit(f"ended with {done.returncode}:\n{done.stdout[-3000:]}")
         recovered = wait_for(120)
@@ -104,12 +104,12 @@ def upgraded(url: str, key: str, inventory: str) -> None:
     change = ["deployctl", "up", inventory, "-e", f"docker_version={NEWER}"]
     change += ["-e", json.dumps({"vllm_args": ["--max-num-seqs", "64"]})]
     with Load(url, key, "chat-default", chats=2, streams=1, pause=0.3) as load:
-        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=1800, check=False)
+        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
         if done.returncode != 3 or "docker.io.deb" not in done.stdout or not both_up():
             raise SystemExit(f"ended with {done.returncode}, both replicas up: {both_up()}:\n{done.stdout[-3000:]}")
         packed("molecule-serve1")
         begun = time.monotonic()
-        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=1800, check=False)
+        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
         if done.returncode != 0:
             raise SystemExit(f"ended with {done.returncode}:\n{done.stdout[-3000:]}")
         wait_for(120)

@@ -54,6 +54,18 @@ def tell(fault: str, load: Load, recovered: float) -> None:
         raise SystemExit(f"{chats.failed[:3]} {streams.failed[:3]}")
 
 
+def run(change: list[str], expected: int, within: int = 900) -> str:
+    """What a change prints that ends with `expected` within so many seconds; its last lines where it does not."""
+    try:
+        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=within, check=False)
+    except subprocess.TimeoutExpired as late:
+        printed = (late.stdout or b"").decode(errors="replace")
+        raise SystemExit(f"not done after {within} s:\n{printed[-3000:]}") from None
+    if done.returncode != expected:
+        raise SystemExit(f"ended with {done.returncode}:\n{done.stdout[-3000:]}")
+    return done.stdout
+
+
 def rebooted(url: str, key: str) -> None:
     """A host that serves is rebooted; nobody helps it."""
     with Load(url, key, "chat-default", chats=2, streams=1, pause=0.3) as load:
@@ -69,20 +81,18 @@ def unplugged(url: str, key: str, inventory: str) -> None:
     """A host is unplugged in the middle of a change; the same command finishes the change once it is back."""
     change = ["deployctl", "up", inventory, "-e", json.dumps({"vllm_args": ["--max-num-seqs", "64"]})]
     with Load(url, key, "chat-default", chats=2, streams=0, pause=0.3) as load:
-        run = subprocess.Popen(change, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        begun = subprocess.Popen(change, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
         printed = ""
-        for line in run.stdout or ():
+        for line in begun.stdout or ():
             # Just before the first replica is drained: in the same second with it, both would be away.
             if "== Gateway" in line and "== Gateway" not in printed:
                 docker("network", "disconnect", NETWORK, "molecule-serve2")
             printed += line
-        run.wait(60)
-        if run.returncode != 3 or "serve2" not in printed:
-            raise SystemExit(f"ended with {run.returncode}:\n{printed[-3000:]}")
+        begun.wait(60)
+        if begun.returncode != 3 or "serve2" not in printed:
+            raise SystemExit(f"ended with {begun.returncode}:\n{printed[-3000:]}")
         docker("network", "connect", "--ip", ADDRESS, NETWORK, "molecule-serve2")
-        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"ended with {done.returncode}:\n{done.stdout[-3000:]}")
+        run(change, expected=0)
         recovered = wait_for(120)
     tell("host unplugged in the middle of a change", load, recovered)
 
@@ -104,14 +114,12 @@ def upgraded(url: str, key: str, inventory: str) -> None:
     change = ["deployctl", "up", inventory, "-e", f"docker_version={NEWER}"]
     change += ["-e", json.dumps({"vllm_args": ["--max-num-seqs", "64"]})]
     with Load(url, key, "chat-default", chats=2, streams=1, pause=0.3) as load:
-        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
-        if done.returncode != 3 or "docker.io.deb" not in done.stdout or not both_up():
-            raise SystemExit(f"ended with {done.returncode}, both replicas up: {both_up()}:\n{done.stdout[-3000:]}")
+        printed = run(change, expected=3)
+        if "docker.io.deb" not in printed or not both_up():
+            raise SystemExit(f"both replicas up: {both_up()}:\n{printed[-3000:]}")
         packed("molecule-serve1")
         begun = time.monotonic()
-        done = subprocess.run(change, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"ended with {done.returncode}:\n{done.stdout[-3000:]}")
+        run(change, expected=0)
         wait_for(120)
         took = time.monotonic() - begun
     for host in HOSTS:

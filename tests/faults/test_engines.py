@@ -45,6 +45,13 @@ def test_container_is_killed(faults: Faults) -> None:
         made.until(gone_then_back(faults, pid))
 
 
+def test_container_is_restarted_by_hand(faults: Faults) -> None:
+    pid = pid_of(faults, VICTIM)
+    with trial(faults, "docker restart of an engine, by hand", chats=6) as made:
+        made.strike(lambda: subprocess.run(["docker", "restart", VICTIM], check=True, capture_output=True))
+        made.until(gone_then_back(faults, pid))
+
+
 def test_engine_core_is_killed(faults: Faults) -> None:
     pid = engine_core(instances(faults.engine)[VICTIM])
     with trial(faults, "kill -9 engine core") as made:

@@ -176,15 +176,80 @@ def test_an_engine_that_never_comes_up_is_killed(engine: Engine) -> None:
     assert "not up after" in engine.log.read_text()
 
 
-def test_the_request_to_stop_reaches_the_engine_which_may_finish(engine: Engine) -> None:
+def announced(engine: Engine) -> None:
+    engine.process.send_signal(signal.SIGWINCH)
+    engine.wait_for(lambda: "announced" in engine.log.read_text())
+    engine.process.send_signal(signal.SIGTERM)
+
+
+def test_an_announced_stop_waits_for_what_runs(engine: Engine) -> None:
+    engine.start()
+    engine.looked(1)
+    core = engine.number("core")
+    announced(engine)
+    engine.looked(10)
+    assert engine.process.poll() is None and not gone(core), engine.log.read_text()
+    engine.mode("idle")
+    assert engine.end() == 128 + signal.SIGTERM
+    engine.wait_for(lambda: gone(core))
+    assert not (engine.folder / "signals").exists()  # it would have answered what still came with nothing
+    assert "nothing runs in the engine any more" in engine.log.read_text()
+
+
+def test_a_hang_ends_the_wait_of_an_announced_stop(engine: Engine) -> None:
+    engine.start("--seconds", "3")
+    engine.looked(1)
+    announced(engine)
+    engine.mode("wait")
+    assert engine.end() == HANGS
+
+
+def test_an_engine_without_statistics_is_told_to_stop(engine: Engine) -> None:
+    engine.mode("nothing")
+    engine.start()
+    engine.looked(1)
+    announced(engine)
+    assert engine.end() == 0
+    # The server tells its core when it is time; a core that got the signal too would end under running requests.
+    assert (engine.folder / "signals").read_text() == "SIGTERM\ncore runs\n"
+
+
+def test_an_announced_stop_ends_an_engine_that_is_not_up(engine: Engine) -> None:
+    engine.start(command=("sh", "-c", f"echo 1 > {engine.folder}/core; exec sleep 600"))
+    engine.wait_for(lambda: (engine.folder / "core").exists())
+    (engine.folder / "core").unlink()
+    announced(engine)
+    assert engine.end() == 128 + signal.SIGTERM
+
+
+def test_other_signals_are_handed_on(engine: Engine) -> None:
     engine.start()
     engine.looked(1)
     engine.process.send_signal(signal.SIGUSR1)
     engine.wait_for(lambda: (engine.folder / "signals").exists())
+    assert (engine.folder / "signals").read_text() == "SIGUSR1\n"
+
+
+def test_a_stop_that_nobody_announced_kills_the_engine_before_it_answers_with_nothing(engine: Engine) -> None:
+    engine.start()
+    engine.looked(1)
+    core, server = engine.number("core"), engine.server
     engine.process.send_signal(signal.SIGTERM)
-    assert engine.end() == 0
-    # The server tells its core when it is time; a core that got the signals too would end under running requests.
-    assert (engine.folder / "signals").read_text() == "SIGUSR1\nSIGTERM\ncore runs\n"
+    assert engine.end() == 128 + signal.SIGTERM
+    engine.wait_for(lambda: gone(core) and gone(server))
+    assert not (engine.folder / "signals").exists()  # as it would have handled one
+    assert "no stop was announced" in engine.log.read_text()
+    assert not engine.state.exists()  # it counts for no hang
+
+
+def test_an_announcement_is_not_for_ever(engine: Engine) -> None:
+    engine.start("--announced-seconds", "0.1")
+    engine.looked(1)
+    engine.process.send_signal(signal.SIGWINCH)
+    engine.wait_for(lambda: "announced" in engine.log.read_text())
+    time.sleep(0.2)
+    engine.process.send_signal(signal.SIGTERM)
+    assert engine.end() == 128 + signal.SIGTERM
 
 
 def test_the_remains_of_orphans_are_taken_by_process_1(engine: Engine) -> None:

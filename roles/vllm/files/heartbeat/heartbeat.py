@@ -1,8 +1,15 @@
 """Run the engine as a child, and kill it when it hangs: a hang then is a failure that the gateway repeats elsewhere.
 
 Process 1 of the engine's container (`heartbeat.py [options] -- vllm serve ...`), with no right, socket or port of its
-own. It hands signals on, reaps, and ends with the engine's exit code; with HANGS when it killed the engine. Every
-second it asks for the engine's metrics and looks at the engine's processes in /proc. The engine hangs when it has
+own. It hands signals on, reaps, and ends with the engine's exit code; with HANGS when it killed the engine.
+
+A stop (SIGTERM) that nobody has announced finds clients that still ask: a host that reboots, a `docker stop` by hand.
+vLLM would finish what runs, and answer what comes meanwhile with 200 and not one token, or with 500. So it is killed at
+once: that is a failure too that the gateway repeats elsewhere. Who has led the requests away announces the stop with
+SIGWINCH; then the engine goes on until nothing runs in it any more, which Docker's grace bounds, and is killed then.
+(SIGWINCH means nothing to an engine that runs without this parent.)
+
+Every second it asks for the engine's metrics and looks at the engine's processes in /proc. The engine hangs when it has
 unfinished requests and its metrics, which move with every step, stand still
 
 - for `--seconds`, while its processes use no CPU (stopped, or in a deadlock);
@@ -37,6 +44,8 @@ from look import Engine, Look, engines_in, family, processes
 HANGS = 70
 ANSWER_SECONDS = 1.0
 REAP_SECONDS = 30.0
+# Between two looks at an engine that ends as soon as nothing runs in it; the last answer has left it by the second one.
+LEAVING_SECONDS = 0.1
 HANDED_ON = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -84,6 +93,9 @@ class Parent:
         self.child = 0
         self.code: int | None = None
         self.asked_to_stop = False
+        self.announced = float("-inf")
+        self.leaving = False
+        self.idle = 0  # looks in a row that saw no request
         self.woken, wake = os.pipe()
         for end in (self.woken, wake):
             os.set_blocking(end, False)
@@ -93,25 +105,38 @@ class Parent:
         """Start the engine and stay with it; returns the exit code."""
         self.start()
         looked = time.monotonic()
-        while self.code is None:
-            self.wait(looked + self.options.interval)
-            now = time.monotonic()
-            if self.code is not None or now < looked + self.options.interval:
+        while self.reaped() is None:
+            left = looked + (LEAVING_SECONDS if self.leaving else self.options.interval) - time.monotonic()
+            if left > 0:
+                self.pause(left)
                 continue
+            now = time.monotonic()
             # A pause of this very process (a frozen container, a host that was suspended) is nobody's silence.
             seconds = min(now - looked, 2 * self.options.interval + ANSWER_SECONDS)
             looked = now
             why = self.look(seconds)
-            if why and self.reaped() is None:
+            if self.reaped() is not None:
+                break
+            if why:
                 return self.end(why)
-        return self.code
+            if self.leaving and self.idle >= 2:
+                self.end_now("nothing runs in the engine any more, as announced")
+        return self.code or 0
 
     def look(self, seconds: float) -> str:
         """Look at the engine; why it hangs, or an empty string."""
         try:
-            look = Look.at(self.metrics(), family(processes(), self.child), self.child)
-            self.judge.draining = self.asked_to_stop
-            return self.judge.judge(look, seconds)
+            engines = self.metrics()
+            look = Look.at(engines, family(processes(), self.child), self.child)
+            self.judge.draining = self.asked_to_stop and not self.leaving
+            why = self.judge.judge(look, seconds)
+            # One that is not up yet has no requests.
+            unused = not any(engine.requests for engine in engines.values()) if engines else not self.judge.ready
+            self.idle = self.idle + 1 if unused else 0
+            if self.leaving and engines == {}:  # it keeps no statistics, so only itself knows
+                self.leaving = False
+                self.hand_on(signal.SIGTERM)
+            return why
         except Exception as error:
             # Whatever goes wrong here, the engine is not to end for it.
             say(f"cannot look at the engine: {error!r}")
@@ -126,17 +151,41 @@ class Parent:
         self.child = os.posix_spawnp(command[0], command, os.environ, setsid=True, setsigmask=(), setsigdef=ours)
         for number in HANDED_ON:
             signal.signal(number, self.hand_on)
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGWINCH, self.announce)
         # sigtimedwait would do without any handler, but takes the end of a pause for a signal that never was.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
 
-    def hand_on(self, number: int, _: object) -> None:
+    def hand_on(self, number: int, _: object = None) -> None:
         """A signal for the engine; its main process alone gets it, as without a heartbeat."""
         say(f"{signal.Signals(number).name} is handed on to the engine")
         self.asked_to_stop |= number in (signal.SIGTERM, signal.SIGINT)
         if self.code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.child, number)
+
+    def announce(self, *_: object) -> None:
+        """No new requests come: a stop that follows soon lets the running ones end."""
+        say("a stop is announced: requests go elsewhere by now")
+        self.announced = time.monotonic()
+
+    def stop(self, *_: object) -> None:
+        """End the engine at once, or where that was announced, as soon as nothing runs in it; see above."""
+        self.asked_to_stop = True
+        if time.monotonic() - self.announced <= self.options.announced_seconds:
+            self.leaving = True
+        else:
+            self.end_now("no stop was announced: the engine is killed, so that its requests are repeated elsewhere")
+
+    def end_now(self, why: str) -> None:
+        """Kill the engine, and end as one that was stopped; what has left its group ends with the container."""
+        if self.code is None:
+            # Before a word is said: until then it goes on to take requests.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child, signal.SIGKILL)
+            self.code = 128 + signal.SIGTERM
+            say(f"SIGTERM: {why}")
 
     def wait(self, until: float) -> None:
         """Reap until the monotonic clock says `until`, or the engine has ended."""
@@ -152,7 +201,7 @@ class Parent:
         """Take the remains of every process that has ended; the engine's exit code once it has."""
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if ended[0] == self.child:
+                if ended[0] == self.child and self.code is None:
                     code = os.waitstatus_to_exitcode(ended[1])
                     self.code = code if code >= 0 else 128 - code
         return self.code
@@ -203,6 +252,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--spin-seconds", type=float, default=120, help="a hang, although the engine uses CPU")
     parser.add_argument("--busy-seconds", type=float, default=120, help="a hang, although server or helpers use CPU")
     parser.add_argument("--start-seconds", type=float, default=1800, help="a hang, when it was never up")
+    parser.add_argument("--announced-seconds", type=float, default=30, help="an announced stop comes within them")
     parser.add_argument("--kills", type=int, default=3, help="so many kills in the window keep it off; 0 never does")
     parser.add_argument("--window-seconds", type=float, default=600, help="length of that window")
     parser.add_argument("--state", default="/cache/heartbeat.json", help="file that remembers the kills")

@@ -26,8 +26,9 @@ PROGRESS = (
 
 @dataclass
 class Engine:
-    """What one engine core says of itself: unfinished requests, and the numbers that move with its steps."""
+    """What one engine core says of itself: its requests, those a step is due for, the numbers that move with steps."""
 
+    requests: float = 0
     unfinished: float = 0
     asleep: bool = False
     numbers: dict[str, float] = field(default_factory=dict)
@@ -46,6 +47,8 @@ def engines_in(text: str) -> dict[str, Engine]:
         if name == "vllm:engine_sleep_state":
             engine.asleep |= 'sleep_state="awake"' in labels and float(value) == 0
             continue
+        if name in UNFINISHED:
+            engine.requests += float(value)
         # Deferred ones wait for something else (another engine's cache, a grammar), not for a step.
         if name in UNFINISHED and 'reason="deferred"' not in labels:
             engine.unfinished += float(value)

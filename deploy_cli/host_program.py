@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 FOLDER = Path(__file__).resolve().parents[1] / "playbooks/programs"
@@ -26,10 +27,19 @@ class HostProgram(ActionBase):  # type: ignore[misc]
     def ask(self, program: str, given: dict[str, Any], task_vars: Any) -> dict[str, Any]:
         """Run playbooks/programs/<program>.py there; its answer, or failed with the host's own words.
 
-        AnsibleConnectionFailure, as with any module, where the host is not reached.
+        AnsibleConnectionFailure, as with any module, where the host is not reached. A host that is asked on behalf of
+        another one (delegate_to) and is not reached is `failed` and `away`: Ansible would take the other one for lost,
+        and no rescue would run.
         """
         source = (FOLDER / f"{program}.py").read_text()
-        done = self._low_level_execute_command(shlex.join([self._python(task_vars), "-c", source, json.dumps(given)]))
+        try:
+            done = self._low_level_execute_command(
+                shlex.join([self._python(task_vars), "-c", source, json.dumps(given)])
+            )
+        except AnsibleConnectionFailure as error:
+            if not self._task.delegate_to:
+                raise
+            return {"failed": True, "away": True, "msg": f"{self._task.delegate_to} cannot be reached: {error}"}
         answers = [line for line in done["stdout"].splitlines() if line.startswith("{")]
         if done["rc"] or not answers:
             return {"failed": True, "msg": (done["stderr"] or done["stdout"])[-2000:], "rc": done["rc"]}

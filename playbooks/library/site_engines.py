@@ -56,18 +56,30 @@ def placed(container: dict[str, Any], host: str) -> dict[str, Any]:
     return {"host": host, "devices": plain, **where}
 
 
+def listed(container: dict[str, Any]) -> dict[str, Any]:
+    """What Docker's list says of a container, as the role vllm reads it."""
+    config, state = container["Config"], container["State"]
+    return {
+        "Id": container["Id"],
+        "Names": [container["Name"]],
+        "Labels": config["Labels"],
+        "State": state["Status"],
+    }
+
+
 def main() -> None:
     """Look, and tell."""
     module = AnsibleModule(
         argument_spec={"site": {"type": "str", "required": True}, "host": {"type": "str", "required": True}},
         supports_check_mode=True,
     )
+    there = containers(module.params["site"])
     found = {
         one["Config"]["Labels"]["deployctl.instance"]: placed(one, module.params["host"])
-        for one in containers(module.params["site"])
+        for one in there
         if not one["Name"].endswith("-previous") and "deployctl.instance" in one["Config"]["Labels"]
     }
-    module.exit_json(changed=False, instances=found)
+    module.exit_json(changed=False, instances=found, containers=[listed(one) for one in there])
 
 
 if __name__ == "__main__":

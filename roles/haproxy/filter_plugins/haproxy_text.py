@@ -68,9 +68,16 @@ def haproxy_pools(
     return list(pools.values())
 
 
-def haproxy_newcomers(moves: list[dict[str, Any]]) -> list[str]:
-    """Instances that come under a name that did not serve before; moves: `{new, old}` as the role vllm plans them."""
-    return [move["new"]["instance"] for move in moves if move["new"]["name"] not in move["old"]]
+def haproxy_newcomers(moves: list[dict[str, Any]], serving: list[dict[str, Any]]) -> list[str]:
+    """Instances that no client may reach yet: new servers, and canaries that a stopped run has left unjudged.
+
+    moves, serving: what is to move and what runs on all hosts, as the role vllm tells it. An unjudged one goes on where
+    nobody else serves its model.
+    """
+    new = [move for move in moves if move["newcomer"]]
+    names = {move["new"]["name"] for move in new if move["unjudged"]}
+    others = {c["model"] for c in serving if c["running"] and not c["previous"] and c["name"] not in names}
+    return [move["new"]["instance"] for move in new if not move["unjudged"] or move["new"]["model"] in others]
 
 
 class FilterModule:

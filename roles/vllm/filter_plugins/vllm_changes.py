@@ -9,22 +9,33 @@ PREVIOUS = "-previous"
 """Ending of the name under which an instance that was replaced is kept until the change is accepted."""
 
 
-def vllm_have(containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The engine's list of containers -> what each is to us, as its labels say."""
+def vllm_have(containers: list[dict[str, Any]], planned: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """The engine's list of containers -> what each is to us, as its labels say.
+
+    planned: instances of the plan. One that listens elsewhere than its successor of the same name has another `server`
+    at the gateway, so that both can be there at once.
+    """
+    addresses = {one["name"]: f"{one['publish_address']}:{one['port']}" for one in planned}
     found = []
     for container in containers:
         name, labels = container["Names"][0].lstrip("/"), container["Labels"]
         # From the label: a stopped container has no ports.
-        address, _, port = labels.get("deployctl.address", "").rpartition(":")
+        listens = labels.get("deployctl.address", "")
+        address, _, port = listens.rpartition(":")
+        instance = labels.get("deployctl.instance", name)
         found.append(
             {
+                "id": container["Id"],
                 "name": name,
-                "instance": labels.get("deployctl.instance", name),
+                "instance": instance,
+                "server": instance if addresses.get(instance, listens) == listens else f"{instance}-before",
                 "model": labels.get("deployctl.model", ""),
                 "names": labels.get("deployctl.names", "").split("\n"),
                 "pool": labels.get("deployctl.pool", ""),
                 "hash": labels.get("deployctl.spec", ""),
                 "devices": [d for d in labels.get("deployctl.devices", "").split(",") if d],
+                # Containers that made room for this one, by their ids: names and devices may be another's by now.
+                "instead_of": [i for i in labels.get("deployctl.instead_of", "").split(",") if i],
                 "running": container["State"] == "running",
                 "previous": name.endswith(PREVIOUS),
                 "address": address,
@@ -35,6 +46,12 @@ def vllm_have(containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def replacements(old: dict[str, Any], have: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that stand where a container stood that was set aside."""
+    name = old["name"].removesuffix(PREVIOUS)
+    return [c for c in have if not c["previous"] and (c["name"] == name or old["id"] in c["instead_of"])]
+
+
 def vllm_changes(
     wanted: list[dict[str, Any]], have: list[dict[str, Any]], tampered: Sequence[str] = ()
 ) -> dict[str, list[Any]]:
@@ -42,31 +59,48 @@ def vllm_changes(
 
     wanted: containers as `vllm_container` makes them. have: as `vllm_have` makes them. tampered: names of containers
     that somebody changed after they were made. Returns
-    `start`: wanted ones whose devices are free, or that are there and stopped; `moves`: `{new, old, canary}`, a wanted
-    one and the names of those that make room for it, in the order in which they may happen; `kept`: wanted ones that
-    run as they should; `surplus`: names of those that nobody wants any more; `unfinished`: names that a roll that was
-    cut short left behind.
+    `start`: wanted ones whose devices are free, or that are there and stopped; `moves`: `{new, old, dropped, unjudged,
+    newcomer, canary}`, a wanted one and the names of those that make room for it, in the order in which they may
+    happen; `kept`: wanted ones that run as they should; `surplus`: names of those that nobody wants any more;
+    `unfinished`: names that a roll that was cut short left behind.
+
+    `dropped` are those of `old` that no verdict has accepted: they stand where another one was set aside, which is the
+    one to go back to. A lone such one of a model, that is as wanted, may be a canary that nobody has judged: a move
+    that is `unjudged` replaces nothing and judges it. A `newcomer` is no server of the gateway yet.
     """
     there = {c["name"]: c for c in have if not c["previous"]}
+    aside = [c for c in have if c["previous"]]
+    unjudged = {c["name"]: [a["id"] for a in aside if c in replacements(a, have)] for c in there.values()}
     names = {spec["name"] for spec in wanted}
     leaving = {name: c for name, c in there.items() if name not in names}
     start, moves, kept, displaced = [], [], [], set()
     for spec in wanted:
         found = there.get(spec["name"])
         if found and found["hash"] == spec["hash"] and spec["name"] not in tampered:
-            (kept if found["running"] else start).append(spec)
+            alike = [n for n, ids in unjudged.items() if ids and there[n]["model"] == found["model"]]
+            if found["running"] and alike == [spec["name"]]:
+                again = {**spec, "instead_of": found["instead_of"]}
+                moves.append({"new": again, "old": [], "dropped": [], "unjudged": True})
+            else:
+                (kept if found["running"] else start).append(spec)
             continue
         on_its_devices = [n for n, c in leaving.items() if set(c["devices"]) & set(spec["devices"])]
         old = ([spec["name"]] if found else []) + [n for n in on_its_devices if n not in displaced]
         displaced.update(old)
         if old or on_its_devices:
-            moves.append({"new": spec, "old": old})
+            room = dict.fromkeys(old + on_its_devices)
+            instead_of = [i for n in room for i in unjudged[n] or [there[n]["id"]]]
+            dropped = [n for n in old if unjudged[n]]
+            new = {**spec, "instead_of": instead_of}
+            moves.append({"new": new, "old": old, "dropped": dropped, "unjudged": False})
         else:
             start.append(spec)
     # What does not serve anyway goes first: nobody misses it.
     moves.sort(key=lambda move: any(there[n]["running"] for n in move["old"]))
     seen: set[str] = set()
     for move in moves:
+        before = there[move["new"]["name"]]["server"] if move["new"]["name"] in move["old"] else ""
+        move["newcomer"] = before != move["new"]["instance"]
         move["canary"] = move["new"]["model"] not in seen
         seen.add(move["new"]["model"])
     return {
@@ -78,28 +112,36 @@ def vllm_changes(
     }
 
 
+def routed(container: dict[str, Any]) -> dict[str, Any]:
+    """A container as the gateway needs it, under the name that its servers have there."""
+    return {
+        "name": container["server"],
+        "pool": container["pool"],
+        "served_names": container["names"],
+        "address": container["address"],
+        "port": container["port"],
+    }
+
+
 def vllm_leaving(have: list[dict[str, Any]], wanted: list[str]) -> list[dict[str, Any]]:
     """Instances of one host that serve and that the plan no longer holds, as the gateway needs them."""
-    return [
-        {
-            "name": c["instance"],
-            "pool": c["pool"],
-            "served_names": c["names"],
-            "address": c["address"],
-            "port": c["port"],
-        }
-        for c in have
-        if c["running"] and not c["previous"] and c["instance"] not in wanted and c["port"] and c["pool"]
-    ]
+    gone = [c for c in have if c["server"] not in wanted and c["port"] and c["pool"]]
+    return [routed(c) for c in gone if c["running"] and not c["previous"]]
+
+
+def vllm_coming_back(aside: list[dict[str, Any]], wanted: list[str]) -> list[dict[str, Any]]:
+    """Of instances that were set aside, as the gateway needs them, those that the plan does not hold under their names.
+
+    aside: as `vllm_restores` makes them.
+    """
+    return [routed(c) for c in aside if c["server"] not in wanted and c["port"] and c["pool"]]
 
 
 def vllm_restores(have: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Instances that were set aside on one host, each with those that took its place; what is broken comes first."""
-    there = [c for c in have if not c["previous"]]
     found = []
     for old in (c for c in have if c["previous"]):
-        name = old["name"].removesuffix(PREVIOUS)
-        new = [c for c in there if c["name"] == name or set(c["devices"]) & set(old["devices"])]
+        name, new = old["name"].removesuffix(PREVIOUS), replacements(old, have)
         found.append({**old, "name": name, "served_names": old["names"], "replaced_by": new})
     return sorted(found, key=lambda f: all(c["running"] for c in f["replaced_by"]))
 
@@ -134,6 +176,7 @@ class FilterModule:
             "vllm_have": vllm_have,
             "vllm_changes": vllm_changes,
             "vllm_leaving": vllm_leaving,
+            "vllm_coming_back": vllm_coming_back,
             "vllm_restores": vllm_restores,
             "vllm_gaps": vllm_gaps,
         }

@@ -158,7 +158,8 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
         else:
             spec["device_requests"] = [{"driver": "nvidia", "count": 0, "device_ids": names, "capabilities": [["gpu"]]}]
     spec["hash"] = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:20]
-    # Not part of the hash: they say how it is waited for, not what runs.
+    # Not part of the hash: they say how it is waited for and what made room for it, not what runs.
+    spec["instead_of"] = []
     spec["start_after"] = f"vllm-{instance['start_after']}" if instance.get("start_after") else ""
     spec["chat_template"] = instance.get("chat_template") or ""
     spec["chat_template_file"] = template_name(instance) if spec["chat_template"] else ""
@@ -166,9 +167,27 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
     return spec
 
 
+def vllm_labels(spec: dict[str, Any]) -> dict[str, str]:
+    """What a container says of itself, for `vllm_have` to read; who made room for it only where somebody did."""
+    labels = {
+        "site": spec["site"],
+        "role": "vllm",
+        "instance": spec["instance"],
+        "model": spec["model"],
+        "pool": spec["pool"],
+        "names": "\n".join(spec["served_names"]),
+        "address": spec["url"].removeprefix("http://"),
+        "devices": ",".join(spec["devices"]),
+        "spec": spec["hash"],
+    }
+    if spec["instead_of"]:
+        labels["instead_of"] = ",".join(spec["instead_of"])
+    return {f"deployctl.{name}": value for name, value in labels.items()}
+
+
 class FilterModule:
     """Ansible's door to the functions above."""
 
     def filters(self) -> dict[str, Any]:
         """Name -> function."""
-        return {"vllm_container": vllm_container, "vllm_cpu_list": cpu_list}
+        return {"vllm_container": vllm_container, "vllm_cpu_list": cpu_list, "vllm_labels": vllm_labels}

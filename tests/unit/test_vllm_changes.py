@@ -1,0 +1,165 @@
+"""What happens to the engines of one host: who makes room for whom, what is dropped, and what comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from loading import loaded
+
+
+@pytest.fixture(scope="module")
+def role() -> Any:
+    return loaded("roles/vllm/filter_plugins/vllm_changes.py")
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Any:
+    return loaded("roles/haproxy/filter_plugins/haproxy_text.py")
+
+
+def spec(name: str, version: str, *devices: str, model: str = "m") -> dict[str, Any]:
+    return {
+        "name": f"vllm-{name}",
+        "instance": name,
+        "hash": version,
+        "devices": list(devices),
+        "model": model,
+        "instead_of": [],
+        "served_names": [model],
+    }
+
+
+def container(
+    name: str, version: str, *devices: str, instead_of: str = "", state: str = "running", model: str = "m"
+) -> dict[str, Any]:
+    """As Docker lists one; its id says what it is."""
+    labels = {
+        "deployctl.instance": name.removesuffix("-previous"),
+        "deployctl.model": model,
+        "deployctl.names": model,
+        "deployctl.pool": model,
+        "deployctl.address": "127.0.0.1:9000",
+        "deployctl.devices": ",".join(devices),
+        "deployctl.spec": version,
+    }
+    if instead_of:
+        labels["deployctl.instead_of"] = instead_of
+    return {"Id": f"{name}@{version}", "Names": [f"/vllm-{name}"], "Labels": labels, "State": state}
+
+
+def aside(name: str, version: str, *devices: str, **more: Any) -> dict[str, Any]:
+    return container(f"{name}-previous", version, *devices, state="exited", **more)
+
+
+def changes(role: Any, wanted: list[dict[str, Any]], *there: dict[str, Any]) -> Any:
+    return role.vllm_changes(wanted, role.vllm_have(list(there)))
+
+
+def restores(role: Any, *there: dict[str, Any]) -> dict[str, list[str]]:
+    found = role.vllm_restores(role.vllm_have(list(there)))
+    return {one["name"]: [new["name"] for new in one["replaced_by"]] for one in found}
+
+
+def test_a_changed_one_makes_room_for_itself_and_the_first_is_the_canary(role: Any) -> None:
+    there = [container("m-0", "1", "g0"), container("m-1", "1", "g1"), container("m-2", "2", "g2")]
+    found = changes(role, [spec("m-0", "2", "g0"), spec("m-1", "2", "g1"), spec("m-2", "2", "g2")], *there)
+    assert [(m["new"]["name"], m["old"], m["dropped"], m["canary"]) for m in found["moves"]] == [
+        ("vllm-m-0", ["vllm-m-0"], [], True),
+        ("vllm-m-1", ["vllm-m-1"], [], False),
+    ]
+    assert found["moves"][0]["new"]["instead_of"] == ["m-0@1"]
+    assert [one["name"] for one in found["kept"]] == ["vllm-m-2"]
+
+
+def test_one_that_nobody_accepted_is_dropped_and_the_accepted_one_stays_aside(role: Any) -> None:
+    there = [container("m-0", "2", "g0", instead_of="m-0-previous@1"), aside("m-0", "1", "g0")]
+    found = changes(role, [spec("m-0", "3", "g0")], *there)
+    (move,) = found["moves"]
+    assert (move["old"], move["dropped"]) == (["vllm-m-0"], ["vllm-m-0"])
+    assert move["new"]["instead_of"] == ["m-0-previous@1"]  # it is what comes back when the third one fails
+
+
+def test_the_same_under_other_names(role: Any) -> None:
+    there = [container("b-0", "1", "g0", instead_of="a-0-previous@1", model="b"), aside("a-0", "1", "g0", model="a")]
+    (move,) = changes(role, [spec("c-0", "1", "g0", model="c")], *there)["moves"]
+    assert (move["old"], move["dropped"]) == (["vllm-b-0"], ["vllm-b-0"])
+    after = [container("c-0", "1", "g0", instead_of=",".join(move["new"]["instead_of"]), model="c"), there[1]]
+    assert restores(role, *after) == {"vllm-a-0": ["vllm-c-0"]}
+
+
+def test_neighbours_on_a_gpu_are_left_alone(role: Any) -> None:
+    """Several instances share a GPU: one of them comes back, and the other ones serve on."""
+    there = [
+        container("m-0", "2", "g0", instead_of="m-0-previous@1"),
+        container("m-1", "1", "g0"),
+        aside("m-0", "1", "g0"),
+    ]
+    assert restores(role, *there) == {"vllm-m-0": ["vllm-m-0"]}
+    moves = changes(role, [spec("m-0", "3", "g0"), spec("m-1", "3", "g0")], *there)["moves"]
+    assert {m["new"]["name"]: m["dropped"] for m in moves} == {"vllm-m-0": ["vllm-m-0"], "vllm-m-1": []}
+
+
+def test_one_over_two_gpus_gives_way_to_two(role: Any) -> None:
+    moves = changes(
+        role, [spec("b-0", "1", "g0", model="b"), spec("b-1", "1", "g1", model="b")], container("a-0", "1", "g0", "g1")
+    )["moves"]
+    assert sorted(m["old"] for m in moves) == [[], ["vllm-a-0"]]
+    assert [m["new"]["instead_of"] for m in moves] == [["a-0@1"], ["a-0@1"]]
+    there = [container(f"b-{n}", "1", f"g{n}", instead_of="a-0-previous@1", model="b") for n in (0, 1)]
+    assert restores(role, *there, aside("a-0", "1", "g0", "g1")) == {"vllm-a-0": ["vllm-b-0", "vllm-b-1"]}
+
+
+def test_a_canary_that_a_stopped_run_left_is_judged_before_the_rest(role: Any, gateway: Any) -> None:
+    there = [
+        container("m-0", "2", "g0", instead_of="m-0-previous@1"),
+        aside("m-0", "1", "g0"),
+        container("m-1", "1", "g1"),
+    ]
+    found = changes(role, [spec("m-0", "2", "g0"), spec("m-1", "2", "g1")], *there)
+    first, second = found["moves"]
+    assert (first["new"]["name"], first["old"], first["unjudged"], first["canary"]) == ("vllm-m-0", [], True, True)
+    assert first["new"]["instead_of"] == ["m-0-previous@1"]  # its label stays as it is: it is not made anew
+    assert (second["new"]["name"], second["canary"]) == ("vllm-m-1", False)
+    assert found["kept"] == []
+    have = role.vllm_have(there)
+    assert gateway.haproxy_newcomers(found["moves"], have) == ["m-0"]  # clients do not reach it before
+    alone = [first]
+    assert gateway.haproxy_newcomers(alone, [c for c in have if c["instance"] == "m-0"]) == []  # nobody else serves
+
+
+def test_a_roll_that_went_past_its_canary_goes_on(role: Any) -> None:
+    there = [
+        container("m-0", "2", "g0", instead_of="m-0-previous@1"),
+        aside("m-0", "1", "g0"),
+        container("m-1", "2", "g1", instead_of="m-1-previous@1"),
+        aside("m-1", "1", "g1"),
+    ]
+    found = changes(role, [spec("m-0", "2", "g0"), spec("m-1", "2", "g1")], *there)
+    assert found["moves"] == []
+    assert len(found["kept"]) == len(found["unfinished"]) == 2
+
+
+def test_what_comes_back_is_known_to_the_gateway_under_one_name(role: Any) -> None:
+    have = role.vllm_have(
+        [container("m-0", "2", "g0"), aside("m-0", "1", "g0"), container("b-0", "1", "g1"), aside("a-0", "1", "g1")]
+    )
+    back = role.vllm_coming_back(role.vllm_restores(have), ["m-0", "b-0"])
+    assert [one["name"] for one in back] == ["a-0"]
+    leaving = role.vllm_leaving(role.vllm_have([container("a-0", "1", "g0"), container("m-0", "1", "g1")]), ["m-0"])
+    assert [one["name"] for one in leaving] == ["a-0"]
+    assert set(leaving[0]) == {"name", "pool", "served_names", "address", "port"}
+
+
+def test_one_that_is_to_listen_elsewhere_is_a_server_of_its_own(role: Any, gateway: Any) -> None:
+    planned = [{"name": "m-0", "publish_address": "127.0.0.1", "port": 9100}]
+    have = role.vllm_have([container("m-0", "1", "g0")], planned)
+    assert [one["server"] for one in have] == ["m-0-before"]
+    assert [one["name"] for one in role.vllm_leaving(have, ["m-0"])] == ["m-0-before"]
+    found = role.vllm_changes([spec("m-0", "2", "g0")], have)
+    assert gateway.haproxy_newcomers(found["moves"], have) == ["m-0"]
+    old = role.vllm_have([aside("m-0", "1", "g0")], planned)
+    assert [one["name"] for one in role.vllm_coming_back(role.vllm_restores(old), ["m-0"])] == ["m-0-before"]
+    same = role.vllm_have([container("m-0", "1", "g0")], [{**planned[0], "port": 9000}])
+    assert [one["server"] for one in same] == ["m-0"]
+    assert gateway.haproxy_newcomers(role.vllm_changes([spec("m-0", "2", "g0")], same)["moves"], same) == []

@@ -25,6 +25,7 @@ KEEP_LOOKS = 10  # of the commands that only look, which may be called every few
 LOOKS = {"plan", "status", "doctor", "diff", "history", "init"}
 CANCELLED = {"SIGINT": 130, "SIGTERM": 143}  # as the shell counts a program ended by a signal
 PLAN_ACTION = "deployctl_plan"
+TAKEN_BACK_TASK = "What was rejected is taken back everywhere"  # of plays/verdict.yml
 
 
 @dataclass
@@ -99,15 +100,22 @@ def judge(
             "stopped before it was through; a step that had begun on a host may still end there",
             f"run `deployctl {request.command} {request.inventory}` again: it goes on where this one stopped",
         )
+    where = ", ".join(sorted({host for failure in failures for host in failure.unseen or (failure.host,)}))
     refused = [failure for failure in failures if failure.problems]
+    if refused and any(counts.get("changed") for counts in progress.per_host().values()):
+        told = "refused on what the hosts have after the first steps; nothing that served was touched"
+        return ExitCode.HOST_FAILED, "failed", told, ""
     if refused:
         return ExitCode.REFUSED, "refused", "refused; nothing was touched", ""
     if any(failure.action.endswith(PLAN_ACTION) for failure in failures):
         return ExitCode.OWN_FAULT, "error", "the plan could not be made", "please report this with the run folder"
-    if verdict == "rejected":
+    lost = any(failure.task == TAKEN_BACK_TASK or failure.unreachable for failure in failures)
+    if verdict == "rejected" and not lost:
         return ExitCode.NOT_ACCEPTED, "rejected", "deployed, and the acceptance rejected it", ""
     if failures:
-        where = ", ".join(sorted({host for failure in failures for host in failure.unseen or (failure.host,)}))
+        if verdict == "rejected":
+            hint = f"`deployctl up {request.inventory}` again, or `deployctl rollback`, finishes it"
+            return ExitCode.HOST_FAILED, "failed", f"rejected, and then failed on {where}", hint
         return ExitCode.HOST_FAILED, "failed", f"failed on {where}", ""
     if code:
         return _before_any_task(code, log, request.inventory)

@@ -44,7 +44,7 @@ def show_end(outcome: Outcome, console: Console) -> None:
     elif outcome.exit_code == 0:
         end = "" if command != "up" or outcome.request.check else " (the acceptance did not run)"
         _write(console, f"{command} is done in {took}{end}", "green")
-    elif not outcome.problems:
+    elif not outcome.problems or outcome.status == "failed":
         _write(console, f"{command}: {outcome.message} (exit code {int(outcome.exit_code)}, {took})", "bold red")
     if outcome.hint:
         _write(console, f"hint: {outcome.hint}", "cyan")

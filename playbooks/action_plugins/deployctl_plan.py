@@ -61,8 +61,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 
 def _run_dir(task_vars: Any) -> Path:
-    """The run folder; a rollback has made it before it plans."""
-    chosen = (task_vars.get("site_rollback") or {}).get("run_dir")
+    """The run folder: the same for every plan of a run; a rollback has made it before it plans."""
+    earlier = [(task_vars.get(name) or {}).get("run_dir") for name in ("site_rollback", "site_plan")]
+    chosen = next((folder for folder in earlier if folder), None)
     playbooks = context.CLIARGS.get("args") or ["plan"]
     return Path(chosen) if chosen else paths.given_run_dir(Path(playbooks[-1]).stem)
 

@@ -27,6 +27,17 @@ STEPS = (
 )
 
 
+def task_began(title: str) -> Callable[[str], bool]:
+    """Whether events tell of a task whose name begins like this."""
+
+    def said(events: str) -> bool:
+        lines = (json.loads(line) for line in events.splitlines() if line.endswith("}"))
+        tasks = [line for line in lines if line["event"] in ("playbook_on_task_start", "runner_on_start")]
+        return any(str(line.get("task", "")).startswith(title) for line in tasks)
+
+    return said
+
+
 def killed_when(faults: Faults, said: Callable[[str], bool]) -> None:
     """Start `swap` and kill the whole control node's part of it, as if the machine had gone, once an event says so."""
     known = set(faults.site.runs)
@@ -72,20 +83,28 @@ def kill_tree(pid: int) -> None:
 @pytest.mark.parametrize("step", range(len(STEPS)), ids=STEPS)
 def test_control_node_dies_in_the_middle_of_a_swap(faults: Faults, step: int) -> None:
     length = 1024 + 64 * step
-
-    def begun(events: str) -> bool:
-        lines = (json.loads(line) for line in events.splitlines() if line.endswith("}"))
-        tasks = [line for line in lines if line["event"] in ("playbook_on_task_start", "runner_on_start")]
-        return any(str(line.get("task", "")).startswith(STEPS[step]) for line in tasks)
-
     faults.site.write_models(shipped(context_length=length))
     with change(faults, f"control node killed at: {STEPS[step]}", streams=0) as made:
-        made.strike(lambda: killed_when(faults, begun))
+        made.strike(lambda: killed_when(faults, task_began(STEPS[step])))
         assert "ACCEPTED" in faults.site.deployctl("swap")
         made.until(both_up)
     for container in instances(faults.engine).values():
         assert f"--max-model-len {length}" in " ".join(container.attrs["Args"])
     assert not [name for name in ids(faults.engine) if name.endswith("-previous")]
+
+
+def test_another_change_over_one_that_was_stopped(faults: Faults) -> None:
+    faults.site.write_models(shipped())
+    faults.site.deployctl("up")
+    accepted = ids(faults.engine)
+    faults.site.write_models(shipped(context_length=1344))
+    with change(faults, "a bad change over one that was stopped", streams=0) as made:
+        made.strike(lambda: killed_when(faults, task_began("Old instance is drained: tiny-chat-1 (2/2")))
+        faults.site.write_models(shipped(engine_args={"quantization": "awq"}))
+        assert "did not come up" in faults.site.deployctl("swap", code=3)
+        made.until(both_up)
+    assert ids(faults.engine) == accepted
+    faults.site.write_models(shipped())
 
 
 def refused_and_restored(faults: Faults, name: str, models: list[dict[str, Any]], *args: str, why: str) -> None:

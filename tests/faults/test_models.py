@@ -24,6 +24,19 @@ def test_a_rejected_change_is_taken_back(faults: Faults) -> None:
     faults.site.write_models(shipped())
 
 
+def test_instances_get_another_port(faults: Faults) -> None:
+    faults.site.write_models(shipped())
+    faults.site.deployctl("up")
+    faults.site.write_models(shipped(port=18950))
+    with change(faults, "instances get another port") as made:
+        assert "ACCEPTED" in made.strike(lambda: faults.site.deployctl("up"))
+        made.until(both_up)
+    faults.site.write_models(shipped())
+    with change(faults, "another port is rejected") as made:
+        assert "taken back" in made.strike(lambda: faults.site.deployctl("up", "-e", STRICT, code=4))
+    faults.site.deployctl("up")
+
+
 def test_another_model_takes_over_the_alias(faults: Faults) -> None:
     faults.site.write_models(shipped())
     faults.site.deployctl("up")

@@ -20,8 +20,8 @@ import pytest
 from deploy_cli import outcome as bookkeeping
 from deploy_cli import paths
 from deploy_cli.display import Display
-from deploy_cli.outcome import TAKEN_BACK_TASK, Outcome, judge, prune, write_run
-from deploy_cli.progress import Failure, Progress
+from deploy_cli.outcome import Outcome, prune, write_run
+from deploy_cli.progress import Progress
 from deploy_cli.request import Request, environment, extra_vars_files, playbook_tags, with_localhost
 from deploy_cli.run import descendants, execute
 
@@ -286,50 +286,6 @@ def test_a_second_stop_kills_everything_at_once(waiting: subprocess.Popen[str], 
     assert waiting.returncode == 130
     assert workers_still_there(below) == []
     assert command(below[-1]) == ""
-
-
-def failed(**more: Any) -> Progress:
-    progress = Progress()
-    progress._failures.append(Failure(host="a", task="t", message="m", **more))
-    progress.results = 1
-    return progress
-
-
-def test_a_refused_plan_is_2_and_a_broken_plan_is_1(tmp_path: Path) -> None:
-    request = Request("up", tmp_path)
-    problems = ({"where": "models.yml:3", "what": "w", "hint": "h"},)
-    assert judge(request, failed(action="deployctl_plan", problems=problems), 2)[:2] == (2, "refused")
-    assert judge(request, failed(action="deployctl_plan"), 2)[:2] == (1, "error")
-    assert judge(request, failed(), 2, signal="SIGINT")[0] == 130
-    assert judge(request, Progress(), 0, signal="SIGINT")[1] == "nothing"  # it was through before the signal came
-
-
-def test_a_plan_refused_after_changes_says_so(tmp_path: Path) -> None:
-    problems = ({"where": "models.yml:3", "what": "w", "hint": "h"},)
-    progress = failed(action="deployctl_plan", problems=problems)
-    progress.stats = None
-    progress.changed["gpu1"] = 7
-    code, status, message, _hint = judge(Request("up", tmp_path), progress, 2)
-    assert (code, status) == (3, "failed")
-    assert "nothing was touched" not in message
-
-
-def test_a_rejection_that_was_not_taken_back_everywhere_is_a_failure(tmp_path: Path) -> None:
-    request = Request("up", tmp_path)
-    progress = failed()
-    assert judge(request, progress, 2, verdict="rejected")[:2] == (4, "rejected")
-    progress._failures.append(Failure(host="front", task=TAKEN_BACK_TASK, message="gpu2: m"))
-    code, status, message, hint = judge(request, progress, 2, verdict="rejected")
-    assert (code, status) == (3, "failed")
-    assert "rejected" in message and "front" in message and "rollback" in hint
-    verdict = (Path(__file__).resolve().parents[2] / "playbooks/plays/verdict.yml").read_text()
-    assert f"- name: {TAKEN_BACK_TASK}\n" in verdict
-
-
-def test_silence_of_ansible_is_our_own_fault(tmp_path: Path) -> None:
-    code, status, message, _hint = judge(Request("up", tmp_path), Progress(), 127)
-    assert (code, status) == (1, "error")
-    assert "127" in message
 
 
 def test_the_environment_of_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,7 @@ class Parent:
         """End the engine at once, or where that was announced, as soon as nothing runs in it; see above."""
         self.asked_to_stop = True
         if time.monotonic() - self.announced <= self.options.announced_seconds:
-            self.leaving = True
+            self.leaving, self.idle = True, 0  # looks from before say nothing of what has come since
         else:
             self.end_now("no stop was announced: the engine is killed, so that its requests are repeated elsewhere")
 

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from deploy_cli.errors import SiteLockedError
 
+TAKEN = "taken"  # file in the folder of a run that has left its mark on hosts
+
 
 @dataclass(frozen=True)
 class Holder:

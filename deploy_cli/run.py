@@ -13,11 +13,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from deploy_cli import paths
+from deploy_cli import lock, paths
 from deploy_cli.display import Display
 from deploy_cli.errors import ExitCode, UsageError
 from deploy_cli.outcome import Outcome, judge, last_total, prune, write_run
@@ -28,6 +29,8 @@ from deploy_cli.request import Request, environment, extra_vars_files
 GRACE_SECONDS = 10.0  # from the first SIGINT to ansible-playbook until it is killed
 POLL_SECONDS = 0.5  # how often the runner asks whether to stop, and the display may speak
 IDENT = "run"  # artifacts/run: a run folder holds one run
+RELEASE = "release"  # artifacts/release: after one that failed
+RELEASE_SECONDS = 60  # of hosts that do not answer; their mark ends by itself
 
 
 def execute(
@@ -110,26 +113,38 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
     write_private(env_dir / "settings", json.dumps({"pexpect_timeout": POLL_SECONDS}))
     try:
         options = request.options(extra_vars_files(request, env_dir))
+        play = partial(
+            ansible_runner.run,
+            private_data_dir=str(folder),
+            project_dir=str(Path.cwd()),  # the working directory of the same line typed by hand
+            inventory=[request.source] if request.hosts else str(request.inventory.resolve()),
+            cmdline=shlex.join(options) if options else None,
+            envvars=environment(folder, request),
+            passwords=request.passwords() or None,
+            suppress_env_files=True,
+            fact_cache_type="memory",  # as bare Ansible: facts of hosts are not written down
+            quiet=True,
+        )
         stop = Stop(display)
         with _events_file(folder) as events, stop.watching():
             display.start()
             try:
-                runner = ansible_runner.run(
-                    private_data_dir=str(folder),
-                    project_dir=str(Path.cwd()),  # the working directory of the same line typed by hand
+                runner = play(
                     ident=IDENT,
                     playbook=str(paths.playbook(request.command)),
-                    inventory=[request.source] if request.hosts else str(request.inventory.resolve()),
-                    cmdline=shlex.join(options) if options else None,
-                    envvars=environment(folder, request),
-                    passwords=request.passwords() or None,
-                    suppress_env_files=True,
-                    fact_cache_type="memory",  # as bare Ansible: facts of hosts are not written down
-                    quiet=True,
                     event_handler=_event_handler(display, stop, events),
-                    status_handler=_status_handler(folder),
+                    status_handler=_status_handler(folder, IDENT),
                     cancel_callback=stop.tick,
                 )
+                # Other machines need not wait for the mark of a run that has ended; a killed one may go on there.
+                if runner.status == "failed" and (folder / lock.TAKEN).exists():
+                    play(
+                        ident=RELEASE,
+                        playbook=str(paths.content_dir() / "playbooks/plays/release.yml"),
+                        status_handler=_status_handler(folder, RELEASE),
+                        cancel_callback=stop.again(),
+                        timeout=RELEASE_SECONDS,
+                    )
             finally:
                 display.stop()
     finally:
@@ -138,12 +153,12 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
     return int(runner.rc), stop.signal
 
 
-def _status_handler(folder: Path) -> Callable[..., None]:
-    """Take the environment out of artifacts/run/command: the runner writes all of it there, tokens included."""
+def _status_handler(folder: Path, ident: str) -> Callable[..., None]:
+    """Take the environment out of artifacts/<ident>/command: the runner writes all of it there, tokens included."""
 
     def handler(status: Mapping[str, Any], runner_config: Any) -> None:
         if status.get("status") == "running":
-            file = folder / "artifacts" / IDENT / "command"
+            file = folder / "artifacts" / ident / "command"
             write_private(file, json.dumps({"command": runner_config.command, "cwd": runner_config.cwd}) + "\n")
 
     return handler
@@ -223,6 +238,11 @@ class Stop:
         # Only notes it: what is done about it happens in tick(), outside of whatever was interrupted.
         self.signal = self.signal or signal.Signals(number).name
         self._asked += 1
+
+    def again(self) -> Callable[[], bool]:
+        """Return what says whether somebody has asked once more since this call."""
+        asked = self._asked
+        return lambda: self._asked > asked
 
     def tick(self) -> bool:
         """Be asked by the runner twice a second; True tells it to kill."""

@@ -35,6 +35,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if held and (os.environ.get("DEPLOYCTL_TAKE_OVER") == "1" or lock.has_died(held)):
             answer = self._execute_module("site_lock", {**asked, "instead_of": held["run"]}, task_vars=task_vars)
             held = answer.get("holder")
+        if not held and not answer.get("failed"):
+            _remember(asked["state"])
         if not held or asked["state"] == "released" or answer.get("failed"):
             return {**result, **answer}
         host = task_vars["inventory_hostname"]
@@ -47,3 +49,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "severity": "error",
         }
         return {**result, "failed": True, "msg": f"{problem['what']}. Hint: {problem['hint']}", "problems": [problem]}
+
+
+def _remember(state: str) -> None:
+    """Leave word for whoever ends this run: deployctl, which knows by it whether there is something to release."""
+    folder = os.environ.get("DEPLOYCTL_RUN_DIR")
+    if folder and state == "taken":
+        (Path(folder) / lock.TAKEN).touch()
+    elif folder and state == "released":
+        (Path(folder) / lock.TAKEN).unlink(missing_ok=True)

@@ -117,6 +117,7 @@ def refused_and_restored(faults: Faults, name: str, models: list[dict[str, Any]]
         printed = made.strike(lambda: faults.site.deployctl("swap", *args, code=3))
         made.until(both_up)
     assert why in printed
+    assert not Path("/var/lib/deployctl/operator.json").exists()
     assert ids(faults.engine) == before
     faults.site.write_models(shipped())
 

@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,10 +16,9 @@ from typing import Any
 
 import pytest
 
-from deploy_cli import outcome as bookkeeping
 from deploy_cli import paths
 from deploy_cli.display import Display
-from deploy_cli.outcome import Outcome, prune, write_run
+from deploy_cli.outcome import Outcome
 from deploy_cli.progress import Progress
 from deploy_cli.request import Request, environment, extra_vars_files, playbook_tags, with_localhost
 from deploy_cli.run import descendants, execute
@@ -54,6 +52,30 @@ PLAYS = {
             - name: It breaks
               ansible.builtin.fail:
                 msg: broken on purpose
+    """,
+    "swap": """
+        - name: First
+          hosts: localhost
+          connection: local
+          gather_facts: false
+          tasks:
+            - name: Host is taken
+              ansible.builtin.copy:
+                content: ""
+                dest: "{{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/taken"
+                mode: "0600"
+            - name: It breaks
+              ansible.builtin.fail:
+                msg: broken on purpose
+    """,
+    "plays/release": """
+        - name: First
+          hosts: localhost
+          connection: local
+          gather_facts: false
+          tasks:
+            - name: Host is released
+              ansible.builtin.command: rm {{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/taken
     """,
     "plan": """
         - name: Never
@@ -94,7 +116,7 @@ PLAYS = {
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Content of our own in a folder, a runs folder beside it, and an inventory with nobody but this machine."""
     content = tmp_path / "content"
-    (content / "playbooks").mkdir(parents=True)
+    (content / "playbooks/plays").mkdir(parents=True)
     (content / "ansible.cfg").write_text(
         "[defaults]\nlocalhost_warning = False\n[inventory]\nany_unparsed_is_failed = True\n"
     )
@@ -170,6 +192,17 @@ def test_a_failed_host_is_3_with_its_message(site: Path) -> None:
     assert (outcome.exit_code, outcome.status) == (3, "failed")
     assert [(failure.host, failure.message) for failure in outcome.failures] == [("localhost", "broken on purpose")]
     assert outcome.document()["failures"][0]["task"] == "It breaks"
+
+
+def test_a_run_that_fails_releases_the_hosts_that_it_has_taken(site: Path) -> None:
+    outcome, _found = run(Request("swap", site))
+    assert (outcome.exit_code, outcome.status) == (3, "failed")
+    assert outcome.run_dir is not None
+    assert not (outcome.run_dir / "taken").exists()
+    assert SECRET not in all_text(outcome.run_dir)
+    outcome, _found = run(Request("down", site))  # had taken none
+    assert outcome.run_dir is not None
+    assert not (outcome.run_dir / "artifacts/release").exists()
 
 
 def test_a_rejection_is_4_although_ansible_failed(site: Path) -> None:
@@ -313,63 +346,3 @@ def test_a_limit_keeps_the_host_that_plans(given: str, passed: str) -> None:
 
 def test_the_tags_of_a_playbook_are_known(site: Path) -> None:
     assert playbook_tags(Request("up", site)) == {"change"}
-
-
-def made(runs: Path, number: int, command: str = "up", **data: Any) -> Path:
-    folder = runs / f"20260101T{number:06d}-{command}"
-    folder.mkdir(parents=True)
-    known = {"command": command, "inventory_path": "/i", "ended": "x", "pid": 1, **data}
-    (folder / "run.json").write_text(json.dumps(known))
-    return folder
-
-
-def test_old_runs_go_but_never_the_last_accepted_nor_one_that_runs(tmp_path: Path) -> None:
-    older = made(tmp_path, 1)
-    (older / "acceptance.json").write_text('{"verdict": "accepted"}')
-    accepted = made(tmp_path, 2)
-    (accepted / "acceptance.json").write_text('{"verdict": "accepted"}')
-    running = made(tmp_path, 3, ended=None, pid=os.getpid())
-    dead = made(tmp_path, 4, ended=None, pid=2**22 + 1)
-    looks = [made(tmp_path, number, "status") for number in range(10, 15)]
-    newest = [made(tmp_path, number) for number in (20, 21)]
-    (tmp_path / "notes").mkdir()
-    assert set(prune(tmp_path, keep_runs=2, keep_looks=3)) == {older, dead, *looks[:2]}
-    assert {accepted, running, *newest, *looks[2:], tmp_path / "notes"} == set(tmp_path.iterdir())
-
-
-def test_two_runs_of_one_second_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "strftime", lambda *_given: "20260101T000000")
-    made_now = [paths.new_run_dir("up", tmp_path) for _ in range(11)]
-    assert [folder.name for folder in paths.run_dirs(tmp_path)] == [folder.name for folder in reversed(made_now)]
-
-
-def test_many_at_once_get_a_folder_each(tmp_path: Path) -> None:
-    found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(paths.new_run_dir("up", tmp_path))) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(found)) == 20
-
-
-def test_the_last_judged_run_of_an_inventory(tmp_path: Path) -> None:
-    inventory = tmp_path / "site.yml"
-    mine = made(tmp_path / "runs", 1, inventory_path=str(inventory))
-    bare = made(tmp_path / "runs", 2)
-    (bare / "run.json").unlink()
-    (bare / "plan.json").write_text(json.dumps({"inventory": str(inventory)}))
-    other = made(tmp_path / "runs", 3)
-    assert bookkeeping.last_judged(tmp_path / "runs", inventory) is None
-    for folder in (mine, bare, other):
-        (folder / "acceptance.json").write_text("{}")
-    assert bookkeeping.last_judged(tmp_path / "runs", inventory) == bare
-
-
-def test_run_json_is_written_whole(tmp_path: Path) -> None:
-    request = Request("up", tmp_path / "i.yml", extra_vars=(SECRET,), vault_pass=SECRET)
-    write_run(None, tmp_path, request, time.time())
-    assert json.loads((tmp_path / "run.json").read_text())["status"] == "running"
-    write_run(Outcome(request, 0, "ok"), tmp_path, request, time.time())
-    assert stat.S_IMODE((tmp_path / "run.json").stat().st_mode) == 0o600
-    assert SECRET not in (tmp_path / "run.json").read_text() + repr(request)

@@ -16,7 +16,7 @@ DRIVER = re.compile(r"(lib)?(nvidia|cuda)")
 BEFORE_UP = {"no_nvidia_smi", "no_library", "nouveau_loaded"}
 # Not right, and no reason to keep `up` away: it may be what helps, or the GPU is none that `up` would use. Where one of
 # these is planned, that it is not there is told by itself.
-HARMLESS = {"unreadable", "driver_not_loaded", "gpu_ailing", "gpu_elsewhere", "gpu_unified"}
+HARMLESS = {"unreadable", "driver_not_loaded", "gpu_ailing", "gpu_elsewhere", "gpu_unified", "fabric_not_ready"}
 # What the role nvidia_driver puts right where it may: by a reboot, or by another driver and a reboot.
 REPAIRED = {"version_mismatch"}
 REBOOTS = "`deployctl up` reboots this host for it, and with --no-reboot ends there"

@@ -107,6 +107,8 @@ def gpus(timeout: int) -> dict[str, Any]:
         beside = re.sub(r"(?s)<nvidia_smi_log.*</nvidia_smi_log>", "", told)
         named = nvidia_smi.failure(beside)
         found["problems"] += ([named] if named else []) + nvidia_smi.warnings(beside)
+        if found["gpus"]:
+            _complete(timeout, found)
     else:
         shorter = "" if found["hangs"] else _shorter(timeout, found)
         named = nvidia_smi.failure(told) or nvidia_smi.failure(shorter)
@@ -123,17 +125,36 @@ def gpus(timeout: int) -> dict[str, Any]:
     return found
 
 
-def _shorter(timeout: int, found: dict[str, Any]) -> str:
+def _queried(timeout: int, found: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """GPUs by --query-gpu, without the fields that this driver does not know; and all that was said."""
     fields, said = list(FIELDS), ""
-    while fields and not found["gpus"]:
+    gpus: list[dict[str, Any]] = []
+    while fields and not gpus:
         told, why = run(timeout, f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
         said += told
         found["hangs"] = why == TIMEOUT
-        found["gpus"] = nvidia_smi.from_csv(told, fields)
+        gpus = nvidia_smi.from_csv(told, fields)
         unknown = re.search(r'Field "([\w.]+)" is not a valid field', told)
         if why or not unknown or unknown.group(1) not in fields:
             break
         fields.remove(unknown.group(1))
+    return gpus, said
+
+
+def _complete(timeout: int, found: dict[str, Any]) -> None:
+    """What the XML does not tell: the compute capability, and the number by which `topo -m` goes.
+
+    The XML leaves a lost GPU out, and its place in it is then no such number.
+    """
+    asked = {one["uuid"]: one for one in _queried(timeout, found)[0] if one["uuid"]}
+    for one in found["gpus"]:
+        if beside := asked.get(one["uuid"]):
+            one["index"] = beside["index"]
+            one["compute_capability"] = one["compute_capability"] or beside["compute_capability"]
+
+
+def _shorter(timeout: int, found: dict[str, Any]) -> str:
+    found["gpus"], said = _queried(timeout, found)
     if found["gpus"]:
         told, why = run(timeout, "--query-gpu=driver_version", "--format=csv,noheader")
         found["hangs"], version = why == TIMEOUT, told.strip().splitlines()

@@ -47,10 +47,13 @@ FAILURES = (
     ),
     (r"No devices were found", "no_gpu", "the driver runs and finds no GPU", "see `lspci -d 10de:` and dmesg"),
 )
-HINTS = {code: hint for _pattern, code, _what, hint in FAILURES}
+HINTS = {code: hint for _pattern, code, _what, hint in FAILURES} | {
+    "gpu_needs_reset": "drain the host; then `nvidia-smi --gpu-reset` while nothing uses the GPU, or a reboot",
+    "fabric_not_ready": "see `systemctl status nvidia-fabricmanager`: it has to run, in the driver's exact version",
+}
 NOTHING = re.compile(
     r"^\[?\s*(?:N/?A|ERR!?|Unknown Error|Not Supported|Requested functionality.*|Insufficient Permissions|GPU is lost"
-    r"|GPU requires reset|Unknown|None)\s*\]?$",
+    r"|GPU requires reset|Unknown|Not Found|None)\s*\]?$",
     re.IGNORECASE,
 )
 BROKEN = re.compile(r"ERR!|Unknown Error|GPU is lost|requires reset", re.IGNORECASE)
@@ -59,7 +62,18 @@ SHARED = re.compile(r"\[?(N/A|Not Supported)\]?", re.IGNORECASE)
 # What the driver wants done with the GPU, and what it calls broken about its memory.
 AILING = "see dmesg for Xid messages; `nvidia-smi --gpu-reset` or a reboot while nothing serves there may help"
 WAITING = {"gpu_recovery_action"}
-BAD = {"remapped_row_failure", "remapped_row_pending", "pending_retirement", "reset_required"}
+BAD = {"remapped_row_failure", "remapped_row_pending", "pending_retirement", "pending_blacklist", "reset_required"}
+# Words after which CUDA does not begin on the GPU: (in this field only, pattern, problem).
+STOPPED = (
+    ("gpu_recovery_action", r"Reset|Reboot|Node Reboot", "gpu_needs_reset"),
+    ("", r".*requires reset.*", "gpu_needs_reset"),
+    ("", r".*GPU is lost.*", "gpu_lost"),
+)
+FABRIC = {
+    "fabric/state": r"In Progress|Not Started",
+    "fabric/status": r"(?!Success|N/?A|Not Supported).+",
+    "fabric/health/summary": r"Unhealthy",
+}
 
 # Columns of `topo -m` after the links: CPUs, NUMA node, the GPU's own NUMA node; `-` is a cell that drivers leave empty
 # to fill up the width: after the number of a node, or before the N/A that stands for none.
@@ -76,7 +90,7 @@ def failure(text: str) -> Problem | None:
     """Name the problem that an output tells of; None when it tells of none that is known."""
     for pattern, code, what, hint in FAILURES:
         if re.search(pattern, text, re.IGNORECASE):
-            told = re.search(r"GPU\s*(?:\d+:\s*)?([0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9])", text)
+            told = re.search(r"GPU\s*(?:\d+:\s*)?([0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9])", text, re.I)
             library = re.search(r"NVML library version:\s*([\d.]+)", text)
             more = f" (library {library.group(1)})" if library and code == "version_mismatch" else ""
             return problem(code, what + more, hint, bus_id(told.group(1)) if told else None)
@@ -194,22 +208,40 @@ def _gpu_of_xml(node: ElementTree.Element, place: int) -> dict[str, Any]:
         ("memory", total),
     ):
         if BROKEN.search(told):
-            found["problems"].append("gpu_lost" if "lost" in told.lower() else "gpu_error")
+            found["problems"].append(_broken(told))
             found["name"] = found["name"] if name != "product_name" else None
+    found["problems"] += [
+        code
+        for field, words in found["ailing"].items()
+        for where, pattern, code in STOPPED
+        if where in ("", field) and re.fullmatch(pattern, words, re.IGNORECASE)
+    ]
     if SHARED.fullmatch(total) and not found["mig_devices"]:
         found["problems"].append("gpu_unified")
     return found
 
 
+def _broken(words: str) -> str:
+    lowered = words.lower()
+    return "gpu_lost" if "lost" in lowered else "gpu_needs_reset" if "requires reset" in lowered else "gpu_error"
+
+
 def _ailing(node: ElementTree.Element) -> dict[str, str]:
-    """Fields in which a GPU says that something about it is broken, or what it waits for: {field: its words}."""
+    """Fields in which a GPU says that something about it is broken, or what it waits for: {field: its words}.
+
+    A tag may stand there more than once; the first one that says so counts.
+    """
     others = {leaf for part in node.findall("processes") for leaf in part.iter()}
-    told = {leaf.tag: (leaf.text or "").strip() for leaf in node.iter() if leaf not in others and not len(leaf)}
-    return {
-        field: words
-        for field, words in told.items()
-        if BROKEN.search(words) or (field in WAITING and value(words)) or (field in BAD and words == "Yes")
-    }
+    told = [(leaf.tag, (leaf.text or "").strip()) for leaf in node.iter() if leaf not in others and not len(leaf)]
+    found: dict[str, str] = {}
+    for field, words in told:
+        if BROKEN.search(words) or (field in WAITING and value(words)) or (field in BAD and words == "Yes"):
+            found.setdefault(field, words)
+    for field, pattern in FABRIC.items():
+        words = _first(node, field)
+        if re.fullmatch(pattern, words, re.IGNORECASE):
+            found[field] = words
+    return found
 
 
 def _mig(node: ElementTree.Element, parent: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +284,7 @@ def from_csv(text: str, fields: list[str]) -> list[dict[str, Any]]:
         }
         for cell in told.values():
             if BROKEN.search(cell):
-                one["problems"].append("gpu_lost" if "lost" in cell.lower() else "gpu_error")
+                one["problems"].append(_broken(cell))
         if SHARED.fullmatch(told.get("memory.total", "")):
             one["problems"].append("gpu_unified")
         found.append(one)
@@ -260,10 +292,10 @@ def from_csv(text: str, fields: list[str]) -> list[dict[str, Any]]:
 
 
 def from_list(text: str) -> list[dict[str, Any]]:
-    """`nvidia-smi -L` -> GPUs with their names, UUIDs and MIG devices."""
+    """`nvidia-smi -L` -> GPUs with their names, UUIDs (a Jetson's is without GPU-) and MIG devices."""
     found: list[dict[str, Any]] = []
     for line in text.splitlines():
-        card = re.match(r"^GPU ([0-9]{1,9}): (.*?) \(UUID: (GPU-[^)\s]+)\)", line)
+        card = re.match(r"^GPU ([0-9]{1,9}): (.*?) \(UUID: ((?:GPU-)?[0-9A-Fa-f-]+)\)", line)
         part = re.match(r"^\s+(MIG .*?)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)", line)
         if card:
             one = gpu(int(card.group(1)))
@@ -338,6 +370,9 @@ def judged(found: list[dict[str, Any]]) -> list[Problem]:
         elif one["uuid"] in seen:
             one["problems"].append("gpu_error")
             problems.append(problem("gpu_error", f"{label} has the UUID of another GPU", "see dmesg", where))
+        elif "gpu_needs_reset" in one["problems"]:
+            what = f"{label} cannot be used: {_said(one) or 'GPU requires reset'}"
+            problems.append(problem("gpu_needs_reset", what, HINTS["gpu_needs_reset"], where))
         elif one["problems"] == ["gpu_unified"]:
             what = f"{label} works, and tells no memory of its own (unified memory): engines are not planned on it"
             problems.append(problem("gpu_unified", what, "leave it out of `devices`", where))
@@ -347,9 +382,18 @@ def judged(found: list[dict[str, Any]]) -> list[Problem]:
                 problem("gpu_error", f"{label} does not tell its memory, or fails in other fields", "see dmesg", where)
             )
         elif one["ailing"]:
-            said = ", ".join(f"{field} {words}" for field, words in sorted(one["ailing"].items()))
-            problems.append(problem("gpu_ailing", f"{label} works, and says: {said}", AILING, where))
+            # Its fabric manager may still come to it, or be installed: it is planned with, and waited for.
+            if one["ailing"].get("fabric/state", "").lower() == "in progress":
+                what = f"{label}: CUDA does not begin on it yet: {_said(one)}"
+                problems.append(problem("fabric_not_ready", what, HINTS["fabric_not_ready"], where))
+            else:
+                hint = HINTS["fabric_not_ready"] if set(one["ailing"]) <= set(FABRIC) else AILING
+                problems.append(problem("gpu_ailing", f"{label} works, and says: {_said(one)}", hint, where))
         seen.add(one["uuid"])
         one["problems"] = sorted(set(one["problems"]))
         one["usable"] = not one["problems"]
     return problems
+
+
+def _said(one: dict[str, Any]) -> str:
+    return ", ".join(f"{field} {words}" for field, words in sorted(one["ailing"].items()))

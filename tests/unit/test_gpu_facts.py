@@ -64,6 +64,7 @@ def test_four_l40s_with_topology(tmp_path: Path) -> None:
     assert found["driver"]["version"] == "580.95.05"
     assert found["driver"]["cuda"] == "13.0"
     assert [g["memory_total_mib"] for g in found["gpus"]] == [46068] * 4
+    assert [g["compute_capability"] for g in found["gpus"]] == ["8.9"] * 4
     assert [g["pci"] for g in found["gpus"]] == ["0000:01:00.0", "0000:41:00.0", "0000:81:00.0", "0000:c1:00.0"]
     assert [g["numa_node"] for g in found["gpus"]] == [0, 0, 1, 1]
     assert found["gpus"][2]["cpus"] == "96-191,288-383"
@@ -72,6 +73,15 @@ def test_four_l40s_with_topology(tmp_path: Path) -> None:
     assert len(found["links"]) == 6
     assert all(g["usable"] for g in found["gpus"])
     assert found["problems"] == []
+
+
+def test_the_number_and_the_capability_come_from_the_query(tmp_path: Path) -> None:
+    found = facts("h100-lost", tmp_path)
+    assert [(g["index"], g["compute_capability"]) for g in found["gpus"]] == [(i, "9.0") for i in range(1, 8)]
+    # The row of a GPU in the matrix is that of its number, not of its place in the XML.
+    assert [g["cpus"] for g in found["gpus"]] == ["0-63,128-191"] * 3 + ["64-127,192-255"] * 4
+    assert {link["kind"] for link in found["links"]} == {"NV18"}
+    assert [(p["code"], p["gpu"]) for p in found["problems"]] == [("gpu_lost", "0000:53:00.0")]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +135,7 @@ def test_words_that_nvidia_smi_has_for_it(said: str, code: str) -> None:
     assert named and named["code"] == code
 
 
-@pytest.mark.parametrize("gpu", ["GPU1: 0000:0A:00.0", "GPU 0000:0A:00.0", "GPU0000:0A:00.0"])
+@pytest.mark.parametrize("gpu", ["GPU1: 0000:0A:00.0", "GPU 0000:0A:00.0", "GPU0000:0A:00.0", "gpu 0000:0A:00.0"])
 def test_the_lost_gpu_is_named_however_it_is_written(gpu: str) -> None:
     named = nvidia_smi.failure(f"Unable to determine the device handle for {gpu}: Unknown Error")
     assert named and (named["code"], named["gpu"]) == ("gpu_lost", "0000:0a:00.0")
@@ -191,7 +201,7 @@ def test_mangled_output_never_raises(folder: str) -> None:
             told = nvidia_smi.judged(gpus)
             assert all(set(g) == KEYS for g in gpus)
             assert all(g["usable"] or g["problems"] for g in gpus)
-            unusable = [p for p in told if p["code"] != "gpu_ailing"]
+            unusable = [p for p in told if p["code"] not in ("gpu_ailing", "fabric_not_ready")]
             assert len([g for g in gpus if not g["usable"]]) == len(unusable)
 
 
@@ -199,7 +209,7 @@ def test_mangled_output_never_raises(folder: str) -> None:
     ("folder", "field", "words"),
     [
         ("rtx-3080-v13", "fan_speed", "ERR!"),
-        ("rtx-3080-v13", "gpu_recovery_action", "Reset"),
+        ("rtx-3080-v13", "gpu_recovery_action", "Drain and Reset"),
         ("a10g", "gpu_temp", "Unknown Error"),
         ("a10g", "remapped_row_failure", "Yes"),
     ],

@@ -149,7 +149,7 @@ def test_memory_that_belongs_to_the_machine_is_no_fault_of_the_gpu(word: str) ->
         assert not found["gpu"]["usable"] and found["gpu"]["problems"] == ["gpu_unified"]
 
 
-@pytest.mark.parametrize("word", ["Unknown Error", "ERR!", "[Insufficient Permissions]", "GPU requires reset", ""])
+@pytest.mark.parametrize("word", ["Unknown Error", "ERR!", "[Insufficient Permissions]", ""])
 def test_memory_that_fails_stays_a_fault(word: str) -> None:
     for found in (of_xml(word), of_csv(word)):
         assert [p["code"] for p in found["told"]] == ["gpu_error"]
@@ -160,3 +160,42 @@ def test_the_parts_of_a_gpu_have_the_memory() -> None:
     part = "<mig_devices><mig_device><index>0</index><uuid>MIG-a</uuid></mig_device></mig_devices>"
     found = of_xml("N/A", part)
     assert found["gpu"]["usable"] and found["told"] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "usable"),
+    [
+        ("<gpu_recovery_action>Reset</gpu_recovery_action>", "gpu_needs_reset", False),
+        ("<gpu_recovery_action>Drain P2P</gpu_recovery_action>", "gpu_ailing", True),
+        ("<temperature><gpu_temp>GPU requires reset</gpu_temp></temperature>", "gpu_needs_reset", False),
+        ("<sm_clock>GPU is lost</sm_clock><max_clocks><sm_clock>1980 MHz</sm_clock></max_clocks>", "gpu_lost", False),
+        ("<power_draw>Unknown Error</power_draw><module><power_draw>N/A</power_draw></module>", "gpu_ailing", True),
+        ("<pending_blacklist>Yes</pending_blacklist>", "gpu_ailing", True),
+        ("<fabric><state>In Progress</state><status>N/A</status></fabric>", "fabric_not_ready", True),
+        ("<fabric><state>Completed</state><status>Insufficient Resources</status></fabric>", "gpu_ailing", True),
+        ("<fabric><health><summary>Unhealthy</summary></health></fabric>", "gpu_ailing", True),
+        ("<fabric><state>Completed</state><status>Success</status></fabric>", None, True),
+        ("<fabric><state>N/A</state><status>N/A</status></fabric>", None, True),
+    ],
+)
+def test_what_else_a_gpu_says_of_itself(more: str, code: str | None, usable: bool) -> None:
+    found = of_xml("81559 MiB", more)
+    assert [p["code"] for p in found["told"]] == ([code] if code else [])
+    assert all(p["hint"] for p in found["told"])
+    assert found["gpu"]["usable"] is usable
+
+
+def test_memory_that_waits_for_a_reset() -> None:
+    for found in (of_xml("GPU requires reset"), of_csv("[GPU requires reset]")):
+        assert [p["code"] for p in found["told"]] == ["gpu_needs_reset"]
+        assert not found["gpu"]["usable"]
+
+
+def test_a_cuda_version_that_is_none() -> None:
+    text = "<nvidia_smi_log><cuda_version>Not Found</cuda_version></nvidia_smi_log>"
+    assert nvidia_smi.from_xml(text)["cuda"] is None
+
+
+def test_a_jetson_is_listed() -> None:
+    (gpu,) = nvidia_smi.from_list("GPU 0: Orin (nvgpu) (UUID: a9485f58-0a6e-5a97-b73d-87cdf435c65e)")
+    assert gpu["uuid"].startswith("a9485f58")

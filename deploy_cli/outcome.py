@@ -102,6 +102,9 @@ def judge(
         )
     where = ", ".join(sorted({host for failure in failures for host in failure.unseen or (failure.host,)}))
     refused = [failure for failure in failures if failure.problems]
+    if refused and request.command == "diff" and progress.changes:
+        # Run dry: nothing was touched, and what `up` would be refused for is part of what differs.
+        return ExitCode.DRIFTED, "drifted", "hosts and inventory differ, and `deployctl up` would be refused", ""
     if refused and any(counts.get("changed") for counts in progress.per_host().values()):
         told = "refused on what the hosts have after the first steps; nothing that served was touched"
         return ExitCode.HOST_FAILED, "failed", told, ""

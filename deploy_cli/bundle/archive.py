@@ -92,9 +92,8 @@ def load(file: Path) -> Bundle:
         text = handle.read(place.size)
     try:
         manifest = json.loads(text)
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-            raise ValueError("it names no files")
-    except ValueError as error:
+        contents.check_shape(manifest)
+    except (ValueError, RecursionError) as error:
         raise NotABundleError(Problem(contents.NAME, f"it cannot be read: {error}", COPY_AGAIN)) from error
     return Bundle(file, hashlib.sha256(text).hexdigest(), manifest, places)
 

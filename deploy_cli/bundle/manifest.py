@@ -24,6 +24,21 @@ RELEASES = {"Debian12": "bookworm", "Debian13": "trixie"}  # whose packages can 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}  # what the kernel says, as Debian and Docker write it
 
 
+def check_shape(manifest: Any) -> None:
+    """ValueError unless a manifest of our format is made as the head of this file says; others are only told apart."""
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict):
+        raise ValueError("it names no files")
+    whole = all(
+        isinstance(one, dict) and isinstance(one.get("sha256"), str) and isinstance(one.get("size"), int)
+        for one in files.values()
+    )
+    shapes = {"site": str, "architecture": str, "images": list, "models": list, "packages": dict}
+    wrong = [name for name, kind in shapes.items() if not isinstance(manifest.get(name), kind)]
+    if manifest.get("format") == FORMAT and (wrong or not whole):
+        raise ValueError(f"its part {wrong[0]} is not what it must be" if wrong else "its files have no checksums")
+
+
 def of_another_kind(manifest: Mapping[str, Any], site: str) -> list[Problem]:
     """Say why this bundle cannot be used for a site at all: another format, another site."""
     if manifest.get("format") != FORMAT:

@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy_cli.doctor.lines import State
 from deploy_cli.doctor.space import Teller
+from deploy_cli.plan import hardware
 
 UP_DOES = "`deployctl up` installs it"
 DRIVER = re.compile(r"(lib)?(nvidia|cuda)")
@@ -17,6 +18,8 @@ BEFORE_UP = {"no_nvidia_smi", "no_library", "nouveau_loaded"}
 # Not right, and no reason to keep `up` away: it may be what helps, or the GPU is none that `up` would use. Where one of
 # these is planned, that it is not there is told by itself.
 HARMLESS = {"unreadable", "driver_not_loaded", "gpu_ailing", "gpu_elsewhere", "gpu_unified", "fabric_not_ready"}
+# Nothing that somebody would have to put right.
+NOT_OURS = {"gpu_elsewhere", "gpu_unified"}
 # What the role nvidia_driver puts right where it may: by a reboot, or by another driver and a reboot.
 REPAIRED = {"version_mismatch"}
 REBOOTS = "`deployctl up` reboots this host for it, and with --no-reboot ends there"
@@ -93,9 +96,14 @@ def _gpus(told: Teller, gpu: Mapping[str, Any], needs: Mapping[str, Any], *, ins
         if problem.get("gpu") or problem["code"] == "no_gpu":
             what = f"{problem['gpu']}: {problem['what']}" if problem.get("gpu") else str(problem["what"])
             blocks = problem["code"] not in HARMLESS
-            told.say("gpu", "problem", what, str(problem.get("hint") or ""), blocks=blocks)
+            state: State = "hint" if problem["code"] in NOT_OURS else "problem"
+            told.say("gpu", state, what, str(problem.get("hint") or ""), blocks=blocks)
     usable = [found for found in gpu.get("gpus") or [] if found.get("usable")]
     names = {str(found["index"]) for found in usable} | {str(found["uuid"]) for found in usable}
+    seats = [entry for entry in needs["declared"] for _ in range(entry["count"])]
+    for found, entry in zip(usable, seats, strict=False):
+        for what, hint in hardware.differences("this host", found, entry):
+            told.say("gpus", "problem", what, hint, blocks=True)
     missing = [device for device in needs["devices"] if device not in names]
     models = sorted({str(found["name"]) for found in usable})
     if usable:

@@ -9,6 +9,7 @@ from typing import Any
 from deploy_cli.doctor import gpu as gpu_rules
 from deploy_cli.doctor import space
 from deploy_cli.doctor.lines import Line, State
+from deploy_cli.plan import hosts
 
 UP_DOES = "`deployctl up` installs it"
 WILDCARDS = ("0.0.0.0", "::", "*", "")  # noqa: S104 - recognised, not bound
@@ -199,6 +200,15 @@ def _ports(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> Non
         return
     free: list[int] = []
     ours: list[int] = []
+    for named in [address for address in needs["published"] if not hosts.is_published(address)]:
+        hint = "give this host `site_address`: the IPv4 address by which the other hosts reach it"
+        told.say(
+            "address", "problem", f"ports are to be published on {named}, which is no IPv4 address", hint, blocks=True
+        )
+    if needs["namesakes"]:
+        what = f"{', '.join(needs['namesakes'])} has the same address in the site"
+        hint = "give each host its own `site_address`, by which the others reach it"
+        told.say("address", "problem", what, hint, blocks=True)
     for wanted in needs["ports"]:
         holders = [entry for entry in look["ports"] if _collide(wanted, entry)]
         foreign = next((entry for entry in holders if entry["site"] != needs["site"]), None)
@@ -245,6 +255,10 @@ def _reach(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> Non
     else:
         _reached(told, "registry", needs["registry_url"], answers, "images are built, none is pulled", missing,
                  "set images_registry_prefix to a mirror, or images_mode: build")  # fmt: skip
+    for name, path in needs["sources"].items():
+        if look.get("sources") is not None and name not in look["sources"]:
+            hint = "put the model's folder there, with its config.json, or correct `source`"
+            told.say("model", "problem", f"{name}: there is no model in {path}", hint, blocks=True)
     models = [name for name in needs["hub"] if name not in (look["models"] or [])]
     _reached(told, "hub", needs["hub_url"], answers, "no model comes from a hub", models,
              "set model_store_hub_url to a mirror, model_store_proxy_env, or a model's source to a folder")  # fmt: skip

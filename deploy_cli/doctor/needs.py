@@ -40,8 +40,10 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], *, bund
     bundled: images and models come out of a bundle, which is looked into before anything is touched; no registry and no
     hub has to be in reach.
 
-    Keys: site, nvidia (bool), devices (planned device numbers or UUIDs), ports [{port, address, what}], folders [path],
-    space [{path, gib, what}], images [reference], pulled [reference], gpu_images [reference], models {name: folder},
+    Keys: site, nvidia (bool), namesakes (hosts of the site that have this one's address), declared (entries of
+    `devices`), devices (planned device numbers or UUIDs), published (addresses that Docker is to publish ports on),
+    ports [{port, address, what}], folders [path], space [{path, gib, what}], images [reference], pulled [reference],
+    gpu_images [reference], models {name: folder}, sources {name: path, of models that lie on the host},
     fetched [model that is not made on the spot], hub [model that comes from a hub], registry_url, hub_url,
     urls [{url, env, ca_file}], docker_version (wanted, or empty), gpu_driver, driver {manage, branch, branch_min,
     prebuilt}, limits {name without its prefix: value}.
@@ -63,12 +65,16 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], *, bund
     return {
         "site": plan["site"],
         "nvidia": nvidia,
+        "namesakes": _namesakes(plan, host),
+        "declared": [entry for entry in declared if entry["kind"] == "nvidia"],
         "devices": sorted({str(d) for i in on_gpus for d in (i.get("device_uuids") or i["devices"])}),
         "ports": _ports(plan, host, mine, values),
+        "published": sorted({str(one["publish_address"]) for one in mine} | set(_spans(plan, host))),
         "folders": [store, str(values["vllm_cache_dir"])] if mine else [],
         "space": _space(store, values, limits, serving=bool(mine)),
         **images,
         "models": {model["name"]: f"{store}/{model['store_name']}" for model in models},
+        "sources": {model["name"]: model["source"] for model in models if model["kind"] == "path"},
         "fetched": [model["name"] for model in models if model["kind"] != "synthetic"],
         "hub": hub,
         "registry_url": registry_url,
@@ -82,6 +88,11 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], *, bund
         "gpu_driver": str(values["vllm_gpu_runtime_driver"]),
         "limits": limits,
     }
+
+
+def _namesakes(plan: Mapping[str, Any], host: str) -> list[str]:
+    own = plan["hosts"].get(host, {}).get("address")
+    return [other for other, entry in plan["hosts"].items() if other != host and own and entry["address"] == own]
 
 
 def _driver(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,10 +149,15 @@ def _ports(
     if host in plan["telemetry"]["hosts"]:
         found.append({"port": values["jaeger_query_port"], "address": LOOPBACK, "what": "trace page"})
         found.append({"port": values["jaeger_health_port"], "address": LOOPBACK, "what": "Jaeger's health"})
-        if any(instance["host"] != host for instance in plan["instances"]):
-            address = plan["hosts"][host]["address"]
+        for address in _spans(plan, host):
             found.append({"port": plan["telemetry"]["otlp_port"], "address": address, "what": "spans of other hosts"})
     return [{**entry, "port": int(entry["port"]), "address": str(entry["address"])} for entry in found]
+
+
+def _spans(plan: Mapping[str, Any], host: str) -> list[str]:
+    """Return the address on which a host takes spans of other hosts, if it does."""
+    others = any(instance["host"] != host for instance in plan["instances"])
+    return [str(plan["hosts"][host]["address"])] if others and host in plan["telemetry"]["hosts"] else []
 
 
 def _space(store: str, values: Mapping[str, Any], limits: Mapping[str, Any], *, serving: bool) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from deploy_cli.init.hosts import Found
@@ -65,7 +65,25 @@ def holdings(host: Found) -> Holdings:
     if not has_gpus(host):
         return _cpu(host)
     usable = [gpu for gpu in host.gpu.get("gpus") or [] if gpu.get("usable")]
-    return _told_by_driver(host, usable) if usable else _told_by_bus(host)
+    return _without_the_old(_told_by_driver(host, usable) if usable else _told_by_bus(host))
+
+
+def _without_the_old(held: Holdings) -> Holdings:
+    """Leave out what no release of vLLM has code for, where there is something better beside it."""
+
+    def old(device: Mapping[str, Any]) -> bool:
+        told = capability.number(str(device.get("compute_capability") or ""))
+        return told is not None and told < capability.VLLM_LEAST
+
+    kept = [device for device in held.devices if not old(device)]
+    if not kept or len(kept) == len(held.devices):
+        return held
+    names = ", ".join(str(device.get("model") or "a GPU") for device in held.devices if old(device))
+    warnings = [(f"{names} left out: no release of vLLM has code for it", "vLLM begins at compute capability 7.0")]
+    if old(held.devices[0]) or any(old(a) and not old(b) for a, b in pairwise(held.devices)):
+        hint = "hide it from the driver, or put it into a slot behind the others: the first GPUs of a host are used"
+        warnings.append((f"{names} has a lower number than a GPU that is used", hint))
+    return Holdings(kept, held.lines, [*held.warnings, *warnings])
 
 
 def _cpu(host: Found) -> Holdings:

@@ -77,9 +77,10 @@ def make(
         ]
     shared = _shared_addresses(kept)
     warnings += [Problem(host.target.word, *SHARED_ADDRESS, "warning") for host in shared]
+    reached = [host for host in kept if host not in shared and (not host.is_local or len(kept) > 1)]
     for host in kept:
         serving = host.name in groups["serving"]
-        site.values[host.name] = _values(host, held[host.name] if serving else None, addressed=host not in shared)
+        site.values[host.name] = _values(host, held[host.name] if serving else None, addressed=host in reached)
         told = held[host.name].warnings if serving else []
         warnings += [Problem(host.target.word, what, hint, "warning") for what, hint in told]
     devices = [device for name in groups["serving"] for device in held[name].devices]
@@ -125,7 +126,8 @@ def _shared_addresses(hosts: Sequence[Found]) -> list[Found]:
 def _values(host: Found, held: Holdings | None, *, addressed: bool) -> list[Value]:
     """Return a host's own variables.
 
-    held: what it serves on; None for a host that does not serve. addressed: whether its own address is its alone.
+    held: what it serves on; None for a host that does not serve. addressed: whether others reach it under an address
+    that is its alone.
     """
     if host.is_local:
         found = [
@@ -141,7 +143,7 @@ def _values(host: Found, held: Holdings | None, *, addressed: bool) -> list[Valu
         source = f"{user} is not root; sudo was tried. -K where it wants a password"
         found.append(Value("ansible_become", True, source))
     address, source = host.address()
-    if address and addressed and not host.is_local:
+    if address and addressed:
         found.append(Value("site_address", address, f"how other hosts reach it: {source}"))
     if held is not None:
         found.append(Value("devices", held.devices, "; ".join(held.lines[:1]) if len(held.lines) == 1 else "see above"))

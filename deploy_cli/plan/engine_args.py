@@ -54,6 +54,7 @@ OWNED = {
     "master-port": "one instance runs on one host",
     "data-parallel-size": "write `replicas`: each is an instance of its own behind the gateway",
     "pipeline-parallel-size": "write `tensor_parallel`; the plan counts one device for each part",
+    "prefill-context-parallel-size": "the plan counts `tensor_parallel` devices for an instance, and no more",
     "disable-log-stats": "tracing and metrics need the statistics",
 }
 # Environment variables that would undo what deployctl sets, or put a secret where it can be read.
@@ -154,7 +155,9 @@ def _check_one(
         if flag.startswith("no-") and flag[3:] in flags:
             yield path, what, f"write `{flag[3:]}: false`"
         else:
-            yield path, what, did_you_mean(base, flags, "the arguments are those of `vllm serve --help=all`")
+            near = nearest(base, flags)
+            hint = f"`{near}` belongs to deployctl: {OWNED[near]}" if near in OWNED else ""
+            yield path, what, hint or did_you_mean(base, flags, "the arguments are those of `vllm serve --help=all`")
         return
     if flag_of(key) != flag:
         yield path, f"engine argument `{key}` is a short form", f"write `{flag}`"

@@ -1,6 +1,7 @@
 """The GPUs that a host really has (what the module gpu_facts read) against what the inventory declares."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deploy_cli.plan.findings import Findings
@@ -27,26 +28,33 @@ def devices(site: SiteInput, host: str, declared: Sequence[Mapping[str, Any]], o
         out.add(host, ("devices",), what, "raise `count` to use them", "warning")
     seats = [entry for entry in wanted for _ in range(entry["count"])]
     for gpu, entry in zip(good, seats, strict=False):
-        _compare(host, gpu, entry, out)
+        for what, hint in differences(host, gpu, entry):
+            out.add(host, ("devices",), what, hint)
     return [_device(host, gpu, entry) for gpu, entry in zip(good, seats, strict=False)]
 
 
-def _compare(host: str, gpu: Mapping[str, Any], entry: Mapping[str, Any], out: Findings) -> None:
+def differences(host: str, gpu: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What forbids to use a GPU as what the inventory declares, each with a hint."""
     label = f"GPU {gpu['index']} of {host}"
     model, memory = str(entry.get("model", "")), entry.get("memory_gib")
     if gpu.get("mig") == "enabled":
-        what, hint = f"MIG is enabled on {label}, and it is to be used whole", "turn it off: nvidia-smi -i N -mig 0"
-        out.add(host, ("devices",), what, hint)
-    if model and _plain(model) not in _plain(str(gpu.get("name"))):
-        out.add(host, ("devices",), f"{label} is a {gpu.get('name')}, declared is `{model}`", "correct `model`")
+        hint = f"turn it off: nvidia-smi -i {gpu['index']} -mig 0"
+        yield f"MIG is enabled on {label}, and it is to be used whole", hint
+    if model and not _named(model, str(gpu.get("name"))):
+        yield f"{label} is a {gpu.get('name')}, declared is `{model}`", "correct `model` in `devices`"
     found = (gpu.get("memory_total_mib") or 0) / 1024
     if memory and found < float(memory) * (1 - MEMORY_TOLERANCE):
-        what = f"{label} has {found:.2f} GiB of memory, declared are {float(memory):g}"
-        out.add(host, ("devices",), what, "correct `memory_gib`")
+        yield (
+            f"{label} has {found:.2f} GiB of memory, declared are {float(memory):g}",
+            "correct `memory_gib` in `devices`",
+        )
 
 
-def _plain(text: str) -> str:
-    return "".join(c for c in text.lower() if c.isalnum())
+def _named(model: str, name: str) -> bool:
+    """Whether a GPU's full name holds the declared one as whole words, however these are joined: an L40S is no L4."""
+    wanted = "".join(re.findall(r"[a-z0-9]+", model.lower()))
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    return any("".join(words[i:j]) == wanted for i in range(len(words)) for j in range(i + 1, len(words) + 1))
 
 
 def _device(host: str, gpu: Mapping[str, Any], entry: Mapping[str, Any]) -> Device:
@@ -55,7 +63,8 @@ def _device(host: str, gpu: Mapping[str, Any], entry: Mapping[str, Any]) -> Devi
         host,
         "nvidia",
         int(gpu["index"]),
-        str(entry.get("model", "")),
+        # What is really there: unlike GPUs are no set for one instance.
+        str(gpu.get("name") or entry.get("model", "")),
         memory / 1024 if memory else entry.get("memory_gib"),
         uuid=str(gpu["uuid"]),
         numa_node=gpu.get("numa_node"),

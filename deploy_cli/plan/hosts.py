@@ -6,13 +6,14 @@ from typing import Any
 
 from deploy_cli.plan import ports
 from deploy_cli.plan.findings import Findings
-from deploy_cli.plan.shapes import KeyPath, SiteInput, Unresolved
+from deploy_cli.plan.shapes import GROUPS, KeyPath, SiteInput, Unresolved
 from deploy_cli.plan.wording import shown
 
 WILDCARDS = ("", "*", "0.0.0.0", "::", "[::]")  # noqa: S104 - recognised, not bound
 _NAME = re.compile(r"[^\W.-][\w.-]{0,252}")
 _SSH = (None, "ssh", "ansible.builtin.ssh", "paramiko", "paramiko_ssh", "smart")
 _JUMPS = ("ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_ssh_args")
+_REACH = ("site_address", "ansible_host")
 _ONCE = "one machine is one host, named once: each name would give away all of its devices and ports"
 
 
@@ -37,6 +38,41 @@ def check(site: SiteInput, out: Findings) -> None:
             address = values.get("ansible_host") or host
             what = f"hosts `{first}` and `{host}` are one machine: both are reached at {address}, port {port}"
             out.add(host, ("ansible_host",), what, _ONCE)
+    _check_reach(site, out)
+
+
+def address(site: SiteInput, host: str) -> str:
+    """Name or address by which other hosts reach this one."""
+    values = site.hosts.get(host, {})
+    return str(values.get("site_address") or values.get("ansible_host") or host)
+
+
+def _check_reach(site: SiteInput, out: Findings) -> None:
+    """Where a site has several hosts, none of them calls itself what every machine calls itself."""
+    parts = dict.fromkeys(host for name in GROUPS for host in site.groups.get(name, ()))
+    for host in parts if len(parts) > 1 else ():
+        given = site.hosts.get(host, {})
+        if any(isinstance(given.get(name), Unresolved) or out.is_bad(host, name) for name in _REACH):
+            continue
+        found = _normal(address(site, host))
+        if found == "localhost" or _is_loopback(found):
+            what = f"the other hosts of the site cannot reach {host} at {found}: that is each one itself"
+            out.add(host, ("site_address",), what, "give it `site_address`, the address by which they reach it")
+
+
+def is_published(text: str) -> bool:
+    """Whether Docker publishes ports on what is written so: an IPv4 address."""
+    try:
+        return ipaddress.ip_address(text).version == 4
+    except ValueError:
+        return False
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False
 
 
 def is_local(site: SiteInput, host: str) -> bool:

@@ -1,5 +1,7 @@
 """The plan: an inventory as data in, which instance runs where out, or every problem found."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from deploy_cli.errors import Problem
@@ -25,10 +27,10 @@ def make_plan(site: SiteInput) -> Plan | list[Problem]:
         variables.check_variables(site, out)
     hosts.check(site, out)
     variables.check_keys(site, out)
-    version = vllm_version(site)
-    _check_version(site, version, out)
+    versions = vllm_versions(site)
+    _check_versions(site, versions, out)
     home = variables.check_same(site, out)
-    placeable = models.read(site, home, version, out) if home else []
+    placeable = models.read(site, home, list(versions), out) if home else []
     devices = _devices(site, out)
     ranges = _port_ranges(site, out)
     seats: list[Seat] = []
@@ -54,20 +56,21 @@ def unnamed(site: SiteInput) -> list[Problem]:
     return out.in_order() if out.refused else []
 
 
-def vllm_version(site: SiteInput) -> str:
-    """The vLLM version whose flags count: the images role's, else the newest one known."""
+def vllm_versions(site: SiteInput) -> dict[str, str]:
+    """The vLLM versions whose flags count, each with the first host that has it; the newest known where none is set."""
+    versions: dict[str, str] = {}
     for host in site.groups.get("serving", ()):
         found = site.setting(host, "images_vllm_version")
         if found and isinstance(found, (str, float)):
-            return str(found).removeprefix("v")
-    return engine_args.versions()[-1]
+            versions.setdefault(str(found).removeprefix("v"), host)
+    return versions or {engine_args.versions()[-1]: ""}
 
 
-def _check_version(site: SiteInput, version: str, out: Findings) -> None:
+def _check_versions(site: SiteInput, versions: Mapping[str, str], out: Findings) -> None:
     """Warn where nothing that is given to the engine can be checked."""
-    if engine_args.known(version) is None:
+    for version in [version for version in versions if engine_args.known(version) is None]:
         out.add(
-            site.groups["serving"][0],
+            versions[version] or site.groups["serving"][0],
             ("images_vllm_version",),
             f"the flags of vLLM {version} are not known, so `engine_args` and `tool_call_parser` are not checked",
             f"known versions: {', '.join(engine_args.versions())}; a release has three numbers and stands in quotes",
@@ -91,6 +94,13 @@ def _devices(site: SiteInput, out: Findings) -> list[Device]:
         if not isinstance(declared, list) or not declared or out.is_bad(host, "devices"):
             complete = False
             continue
+        if len({entry["kind"] for entry in declared}) > 1:
+            out.add(
+                host,
+                ("devices",),
+                f"host {host} declares CPU and NVIDIA devices, and all engines of a host run from one image",
+                "leave the CPU out: a light model may share a GPU with another one, see `memory_share`",
+            )
         counted: dict[str, int] = {}
         if host in site.gpus and any(entry["kind"] == "nvidia" for entry in declared):
             devices += hardware.devices(site, host, declared, out)
@@ -141,8 +151,9 @@ def _seats(site: SiteInput, home: str, placeable: list[Model], devices: list[Dev
             "warning",
         )
     for model in placeable:
-        if seat := next((s for s in seats if s.model is model), None):
-            models.check_size(home, model, seat.devices[0], out)
+        if taken := [device for seat in seats if seat.model is model for device in seat.devices]:
+            # The smallest that it gets decides.
+            models.check_size(home, model, min(taken, key=lambda d: d.memory_gib or math.inf), out)
         kinds = {s.devices[0].kind for s in seats if s.model is model}
         if model.memory_share is not None and kinds == {"cpu"}:
             out.add(
@@ -208,7 +219,7 @@ def _control(site: SiteInput, host: str) -> dict[str, str]:
 
 def _host_entry(site: SiteInput, host: str) -> dict[str, Any]:
     devices = site.hosts[host]["devices"] if host in site.groups["serving"] else []
-    return {"address": site_address(site, host), "devices": devices, "declared": host not in site.gpus}
+    return {"address": hosts.address(site, host), "devices": devices, "declared": host not in site.gpus}
 
 
 def _model_entry(model: Model, names: list[str]) -> dict[str, Any]:
@@ -234,7 +245,7 @@ def _model_entry(model: Model, names: list[str]) -> dict[str, Any]:
 def _instance(site: SiteInput, seat: Seat, port: int, last_on: dict[tuple[str, int], str]) -> Instance:
     model, kind = seat.model, seat.devices[0].kind
     alone = list(site.groups["gateway"]) == [seat.host]
-    address = LOOPBACK if alone else site_address(site, seat.host)
+    address = LOOPBACK if alone else hosts.address(site, seat.host)
     before = [last_on[seat.host, d.index] for d in seat.devices if kind == "nvidia" and (seat.host, d.index) in last_on]
     for device in seat.devices if kind == "nvidia" else ():
         # vLLM measures free memory when it starts, so engines that share a device start one after the other.
@@ -278,17 +289,11 @@ def _argv(model: Model, kind: str) -> list[str]:
     return [*argv, *model.engine_args]
 
 
-def site_address(site: SiteInput, host: str) -> str:
-    """Name or address by which other hosts reach this one."""
-    values = site.hosts.get(host, {})
-    return str(values.get("site_address") or values.get("ansible_host") or host)
-
-
 def _gateway_address(site: SiteInput, host: str) -> str:
     bound = str(site.setting(host, "haproxy_bind_address") or "")
     if bound not in hosts.WILDCARDS:
         return bound
-    return LOOPBACK if hosts.is_local(site, host) else site_address(site, host)
+    return LOOPBACK if hosts.is_local(site, host) else hosts.address(site, host)
 
 
 def _bracketed(address: str) -> str:

@@ -19,7 +19,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLACING = ("name", "replicas", "tensor_parallel", "memory_share", "port")
 
 
-def read(site: SiteInput, home: str, version: str, out: Findings) -> list[Model]:
+def read(site: SiteInput, home: str, versions: Sequence[str], out: Findings) -> list[Model]:
     """Check every entry of `models` as host `home` sees it; return those that can be placed."""
     entries = site.hosts[home]["models"]
     if not isinstance(entries, list):
@@ -29,11 +29,13 @@ def read(site: SiteInput, home: str, version: str, out: Findings) -> list[Model]
     models = []
     for index, entry in good:
         kind = _check_source(site, home, index, entry, out)
-        _check_engine(home, index, entry, version, out)
+        for version in versions:
+            _check_engine(home, index, entry, version, out)
+        _check_share(home, index, entry, out)
         _check_template(site, home, index, entry, out)
         if not any(out.is_bad(home, "models", index, key) for key in _PLACING) and isinstance(entry.get("name"), str):
             whole = not out.is_bad(home, "models", index)
-            models.append(_model(site, index, entry, kind, version if whole else None))
+            models.append(_model(site, index, entry, kind, versions[0] if whole else None))
     return models
 
 
@@ -98,7 +100,10 @@ def _check_source(site: SiteInput, home: str, index: int, entry: Mapping[str, An
         return "synthetic"
     if source.startswith("/"):
         local = all(hosts.is_local(site, host) for host in site.groups.get("serving", ()))
-        if local and not site.exists(source):
+        if source.lower().endswith(".gguf"):
+            hint = "name the folder of a model in Hugging Face's form, with config.json and safetensors"
+            out.add(home, path, "a GGUF file cannot be served", hint)
+        elif local and not site.exists(source):
             out.add(home, path, f"the path `{source}` does not exist", "correct it, or put the model's folder there")
         _no_revision(home, index, entry, "a model from a path", out)
         return "path"
@@ -163,6 +168,14 @@ def _check_revision(home: str, index: int, entry: Mapping[str, Any], out: Findin
                 "pin the commit it stands for, 40 hexadecimal digits",
                 "warning",
             )
+
+
+def _check_share(home: str, index: int, entry: Mapping[str, Any], out: Findings) -> None:
+    """Refuse what vLLM puts above its share of the memory: the other engines on that GPU count on it."""
+    for key in _dict(entry.get("engine_args")) if "memory_share" in entry else ():
+        if engine_args.flag_of(str(key)) == "kv-cache-memory-bytes":
+            what = f"engine argument `{key}` goes before `memory_share`, which the others on its GPU count on"
+            out.add(home, ("models", index, "engine_args", key), what, "keep one of the two")
 
 
 def _check_engine(home: str, index: int, entry: Mapping[str, Any], version: str, out: Findings) -> None:

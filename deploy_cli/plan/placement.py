@@ -16,7 +16,7 @@ from deploy_cli.plan.wording import listing
 
 Spot = tuple[Device, ...]
 MOST_COMBINED = 16
-"""Devices up to which every set is weighed: 12,870 sets of eight."""
+"""Equal devices of a host up to which every set is weighed: 12,870 sets of eight."""
 
 
 @dataclass(frozen=True)
@@ -119,16 +119,14 @@ class Floor:
     def _spots(self, model: Model) -> Iterator[Spot]:
         """Every set of as many equal devices of a host as the model spans; neighbours only where no link is known."""
         span = model.tensor_parallel
-        if span > 1 and self.links and len(self.devices) <= MOST_COMBINED:
-            for spot in combinations(self.devices, span):
-                if len({(d.host, d.kind, d.model) for d in spot}) == 1:
-                    yield spot
-            return
-        for start in range(len(self.devices) - span + 1):
-            spot = tuple(self.devices[start : start + span])
-            first = spot[0]
-            if all((d.host, d.kind, d.model) == (first.host, first.kind, first.model) for d in spot):
-                yield spot
+        equal: dict[tuple[str, str, str], list[Device]] = {}
+        for device in self.devices:
+            equal.setdefault((device.host, device.kind, device.model), []).append(device)
+        for among in equal.values():
+            if span > 1 and self.links and len(among) <= MOST_COMBINED:
+                yield from combinations(among, span)
+            else:
+                yield from (tuple(among[start : start + span]) for start in range(len(among) - span + 1))
 
 
 def place(

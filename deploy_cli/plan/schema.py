@@ -12,7 +12,7 @@ from deploy_cli.plan.shapes import KeyPath
 from deploy_cli.plan.wording import did_you_mean, listing, nearest, shown, type_name
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*\Z"  # not `$`, which lets a line break at the end pass
 _NAME = {"type": "string", "pattern": NAME, "maxLength": 96}
 
 MODEL: dict[str, Any] = {
@@ -29,7 +29,7 @@ MODEL: dict[str, Any] = {
         },
         "revision": {
             "type": "string",
-            "pattern": r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+            "pattern": NAME,
             "description": "the commit of a hub model, 40 hexadecimal digits, in quotes if all are digits",
         },
         "replicas": {
@@ -114,7 +114,7 @@ DEVICE: dict[str, Any] = {
         },
         "compute_capability": {
             "type": "string",
-            "pattern": r"^\d{1,2}\.\d$",
+            "pattern": r"^\d{1,2}\.\d\Z",
             "description": 'such as "8.9", in quotes',
         },
         "numa_node": {"type": "integer", "minimum": 0, "maximum": 64, "description": "number of the NUMA node"},
@@ -137,7 +137,7 @@ SITE: dict[str, dict[str, Any]] = {
     "site_address": {
         "type": "string",
         "minLength": 1,
-        "pattern": r"^[A-Za-z0-9][A-Za-z0-9.:-]*$",
+        "pattern": r"^[A-Za-z0-9][A-Za-z0-9.:-]*\Z",
         "description": "name or address by which the other hosts reach this one",
     },
 }

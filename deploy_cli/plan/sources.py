@@ -138,6 +138,16 @@ def set_twice(folder: Path, names: Iterable[str]) -> Iterator[Problem]:
                     )
 
 
+def passed_over(folder: Path, names: Iterable[str]) -> Iterator[Problem]:
+    """Yield a Problem for every file of variables that Ansible does not read because of a folder or file beside it."""
+    for name in names:
+        first, *others = [path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").exists()] or [folder]
+        for path in others:
+            what = f"Ansible does not read it: of {name}, {name}.yml and the like it takes the first that is there"
+            inside = f"move it to {shown_path(first)}/" if first.is_dir() else f"join it with {shown_path(first)}"
+            yield Problem(shown_path(path), what, inside)
+
+
 def _top_keys(text: str) -> Iterator[tuple[str, int]]:
     try:
         node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -157,7 +167,8 @@ def scan(inventories: Sequence[str], groups: Iterable[str], hosts: Sequence[str]
     for folder in dict.fromkeys(s if s.is_dir() else s.parent for s in sources):
         for group in SHARED_GROUPS:
             problems += [_leak(path, group) for path in vars_files(folder / "group_vars", group)]
-        problems += [*set_twice(folder / "group_vars", groups), *set_twice(folder / "host_vars", hosts)]
+        for kind, names in (("group_vars", groups), ("host_vars", hosts)):
+            problems += [*set_twice(folder / kind, names), *passed_over(folder / kind, names)]
         files += [p for group in groups for p in vars_files(folder / "group_vars", group)]
         files += [p for host in hosts for p in vars_files(folder / "host_vars", host)]
         if "localhost" in hosts:

@@ -34,7 +34,8 @@ options:
     description:
       - What the site needs of this host. All keys are optional.
       - C(ports) [{port, address}], C(folders) [path], C(urls) [{url, env, ca_file}], C(images) [reference],
-        C(models) {name of the model, its folder}, C(gpu_images) [reference; the first that is there lists the GPUs].
+        C(models) {name of the model, its folder}, C(sources) {name of the model, the path it is served from},
+        C(gpu_images) [reference; the first that is there lists the GPUs].
     type: dict
     default: {}
   control_time:
@@ -182,6 +183,11 @@ class Probes:
         """Names of the models whose folder holds a manifest."""
         named = self.needs.get("models") or {}
         return sorted(name for name, folder in named.items() if (Path(folder) / ".deployctl.json").is_file())
+
+    def sources(self) -> list:
+        """Names of the models that lie on this host by themselves, and do."""
+        named = self.needs.get("sources") or {}
+        return sorted(name for name, folder in named.items() if (Path(folder) / "config.json").is_file())
 
     def clock(self) -> dict:
         """Seconds by which this host is ahead of the control node (the call's own time included), and NTP's word."""

@@ -222,8 +222,8 @@ def problem(code: str, gpu: str | None = None) -> dict[str, Any]:
         (problem("gpu_lost", "0000:01:00.0"), "gpu", "problem", True),
         (problem("gpu_error", "GPU-a"), "gpu", "problem", True),
         (problem("no_gpu"), "gpu", "problem", True),
-        (problem("gpu_elsewhere", "0000:03:00.0"), "gpu", "problem", False),
-        (problem("gpu_unified", "GPU-c"), "gpu", "problem", False),
+        (problem("gpu_elsewhere", "0000:03:00.0"), "gpu", "hint", False),
+        (problem("gpu_unified", "GPU-c"), "gpu", "hint", False),
     ],
 )
 def test_each_problem_of_the_gpu_facts(found: dict[str, Any], check: str, state: str, blocks: bool) -> None:

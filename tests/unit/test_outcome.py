@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from deploy_cli.drift import Change
 from deploy_cli.outcome import TAKEN_BACK_TASK, judge
 from deploy_cli.progress import Failure, Progress
 from deploy_cli.request import Request
@@ -52,3 +53,10 @@ def test_silence_of_ansible_is_our_own_fault(tmp_path: Path) -> None:
     code, status, message, _hint = judge(Request("up", tmp_path), Progress(), 127)
     assert (code, status) == (1, "error")
     assert "127" in message
+
+
+def test_a_dry_run_whose_second_plan_is_refused_has_found_a_difference(tmp_path: Path) -> None:
+    progress = failed(action="deployctl_plan", problems=({"where": "gpu1", "what": "a GPU is lost", "hint": "h"},))
+    progress.changes.append(Change("gpu1", "", "GPUs", ("a GPU is lost",)))
+    assert judge(Request("diff", tmp_path), progress, 2)[:2] == (5, "drifted")
+    assert judge(Request("up", tmp_path), progress, 2)[0] != 5

@@ -13,7 +13,7 @@ import yaml
 from plan_site import site_input, write
 
 from deploy_cli.errors import Problem
-from deploy_cli.plan import make_plan
+from deploy_cli.plan import hardware, make_plan
 from deploy_cli.plan.shapes import Placed, Plan, SiteInput
 
 
@@ -139,3 +139,28 @@ def test_the_capability_that_a_driver_tells_counts_where_none_is_declared() -> N
     old = facts([gpu(i, compute_capability="7.0") for i in range(4)])
     assert "compute capability 7.0" in refused(given([CHAT], old))
     planned(given([CHAT], facts([gpu(i, compute_capability="8.9") for i in range(4)])))
+
+
+def test_unlike_gpus_are_no_set_for_one_instance() -> None:
+    wide = {"name": "wide", "source": "synthetic:tiny-chat", "replicas": 1, "tensor_parallel": 3}
+    mixed = [gpu(0), gpu(1, name="Tesla T4"), gpu(2), gpu(3)]
+    made = given([wide], facts(mixed, NVLINKS))
+    hosts = {name: {**values, "devices": [{"kind": "nvidia", "count": 4}]} for name, values in made.hosts.items()}
+    (instance,) = planned(dataclasses.replace(made, hosts=hosts)).instances
+    assert instance.devices == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "fits"),
+    [
+        ("L40S", "NVIDIA L40S", True),
+        ("L4", "NVIDIA L40S", False),
+        ("A10", "NVIDIA A100-SXM4-40GB", False),
+        ("A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB", True),
+        ("RTX4090", "NVIDIA GeForce RTX 4090", True),
+        ("H100", "NVIDIA H100 80GB HBM3", True),
+    ],
+)
+def test_a_model_is_named_by_whole_words(model: str, name: str, fits: bool) -> None:
+    told = list(hardware.differences("gpu1", gpu(0, name=name), {"model": model}))
+    assert not told if fits else "declared is" in told[0][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 from plan_site import roles
 
-from deploy_cli.plan import Placed, Plan, SiteInput, make_plan
+from deploy_cli.plan import Placed, Plan, SiteInput, make_plan, models
+from deploy_cli.plan.findings import Findings
+from deploy_cli.plan.placement import Floor
+from deploy_cli.plan.shapes import Device, Model
 
 GPUS = [{"kind": "nvidia", "count": 4}]
 KEYS = [{"id": "tests", "key": "0123456789abcdef-not-a-real-key"}]
@@ -201,3 +205,45 @@ def test_a_large_site_is_planned_at_once() -> None:
     after = planned(models, hosts)
     assert len(after) == 16 + 100 + (512 - 64 - 100)
     assert time.process_time() - begun < 5
+
+
+def test_the_best_connected_set_is_found_on_every_host_of_a_large_site() -> None:
+    equal = [Device(host, "nvidia", i, "H100", 80, uuid=f"{host}-{i}") for host in ("a", "b", "c") for i in range(8)]
+    links = {
+        frozenset((f"{host}-{i}", f"{host}-{j}")): 118 if i % 2 == j % 2 else 10
+        for host in ("a", "b", "c")
+        for i, j in itertools.combinations(range(8), 2)
+    }
+    floor = Floor(equal, {}, links)
+    wide = dataclasses.replace(planned_model(), tensor_parallel=4)
+    for replica in range(6):
+        spot = floor.best(wide)
+        assert spot is not None and len({device.index % 2 for device in spot}) == 1
+        floor.sit(wide, replica, spot)
+
+
+def planned_model() -> Model:
+    made = site([model("wide")])
+    return models.read(made, "gpu1", ["0.32.0"], Findings(made))[0]
+
+
+def test_cpu_and_gpus_of_one_host_are_refused() -> None:
+    outcome = make_plan(site([model("a")], {"gpu1": [{"kind": "cpu", "count": 1}, *GPUS]}))
+    assert isinstance(outcome, list)
+    assert "one image" in outcome[0].what
+
+
+def test_a_host_that_calls_itself_localhost_is_reached_by_no_other() -> None:
+    made = site([model("a", replicas=2)], {"gpu1": GPUS, "gpu2": GPUS})
+    hosts = {**made.hosts, "gpu2": {**made.hosts["gpu2"], "site_address": "127.0.0.1"}}
+    outcome = make_plan(dataclasses.replace(made, hosts=hosts))
+    assert isinstance(outcome, list)
+    assert "cannot reach gpu2 at 127.0.0.1" in outcome[0].what
+
+
+def test_every_version_of_vllm_is_asked_for_its_flags() -> None:
+    made = site([model("a", replicas=2, engine_args={"nonsense-flag": 1})], {"gpu1": GPUS, "gpu2": GPUS})
+    hosts = {**made.hosts, "gpu1": {**made.hosts["gpu1"], "images_vllm_version": "0.19.0"}}  # not known
+    outcome = make_plan(dataclasses.replace(made, hosts=hosts))
+    assert isinstance(outcome, list)
+    assert "nonsense-flag" in "".join(problem.what for problem in outcome)

@@ -199,3 +199,20 @@ def test_what_one_host_writes_right_another_may_write_wrong() -> None:
     hosts = {"gpu1": [{"kind": "nvidia", "count": 1}], "gpu2": [{"kind": "nvidia", "count": 1.0}]}
     outcome = make_plan(site([model("a")], hosts))
     assert isinstance(outcome, list) and [p.where for p in outcome] == ["gpu2/devices[0].count"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"name": "a\n"}, "wrong form"),
+        ({"aliases": ["b\n"]}, "wrong form"),
+        ({"source": "/srv/models/a.gguf"}, "a GGUF file cannot be served"),
+        ({"memory_share": 0.4, "engine_args": {"kv-cache-memory-bytes": "8G"}}, "goes before `memory_share`"),
+        ({"engine_args": {"prefill-context-parallel-size": 2}}, "belongs to deployctl"),
+        ({"engine_args": {"gpu-memory-utilisation": 0.5}}, "`gpu-memory-utilization` belongs to deployctl"),
+    ],
+)
+def test_entries_that_would_fail_later(entry: dict[str, Any], said: str) -> None:
+    found = make_plan(site([{"name": "a", "source": "synthetic:tiny-chat", **entry}]))
+    assert isinstance(found, list)
+    assert said in "".join(f"{problem.what} {problem.hint}" for problem in found)

@@ -72,3 +72,15 @@ def test_a_setting_from_the_command_line_is_said_to_be_from_there(tmp_path: Path
     problems = outcome_of(tmp_path, ansible(tmp_path, "-e", f"@{tmp_path}/env/extra-vars-0.yml"))
     assert isinstance(problems, list)
     assert [one.where for one in problems] == ["-e on the command line"]
+
+
+def test_a_file_beside_the_folder_of_its_name_is_not_read_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"group_vars/local.yml": "haproxy_prot: 8\n", "host_vars/localhost.json": "{}"})
+    monkeypatch.chdir(tmp_path)
+    told = sources.scan([INVENTORY], ["local"], ["localhost"])
+    assert [problem.where for problem in told if "does not read it" in problem.what] == ["group_vars/local.yml"]
+    assert (
+        next(problem for problem in told if "does not read it" in problem.what).hint == "move it to group_vars/local/"
+    )

@@ -1,4 +1,4 @@
-"""Which CPUs an instance without a GPU gets."""
+"""Which CPUs an instance without a GPU gets, and what starts before it."""
 
 from __future__ import annotations
 
@@ -41,3 +41,10 @@ def test_each_gets_its_part_of_the_cores(
 )
 def test_linux_lists_are_read(role: Any, text: str, numbers: list[int]) -> None:
     assert role.cpu_list(text) == numbers
+
+
+def test_what_starts_before_on_any_of_its_devices_is_waited_for(role: Any) -> None:
+    specs = [{"name": "a-0", "devices": ["0"]}, {"name": "a-1", "devices": ["1"]}, {"name": "c", "devices": ["2"]},
+             {"name": "b", "devices": ["0", "1"]}, {"name": "d", "devices": ["1"]}]  # fmt: skip
+    assert [one["name"] for one in role.vllm_before(specs, specs[3])] == ["a-0", "a-1"]
+    assert role.vllm_before(specs, specs[0]) == []

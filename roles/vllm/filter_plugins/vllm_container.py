@@ -167,6 +167,12 @@ def vllm_container(instance: dict[str, Any], settings: dict[str, Any]) -> dict[s
     return spec
 
 
+def vllm_before(specs: list[dict[str, Any]], spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of a host that start before `spec` on one of its devices; it measures what memory they have left."""
+    earlier = specs[: [one["name"] for one in specs].index(spec["name"])]
+    return [one for one in earlier if set(one["devices"]) & set(spec["devices"])]
+
+
 def vllm_labels(spec: dict[str, Any]) -> dict[str, str]:
     """What a container says of itself, for `vllm_have` to read; who made room for it only where somebody did."""
     labels = {
@@ -190,4 +196,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name -> function."""
-        return {"vllm_container": vllm_container, "vllm_cpu_list": cpu_list, "vllm_labels": vllm_labels}
+        return {
+            "vllm_before": vllm_before,
+            "vllm_container": vllm_container,
+            "vllm_cpu_list": cpu_list,
+            "vllm_labels": vllm_labels,
+        }

@@ -168,7 +168,8 @@ def _toolkit(told: Teller, look: Mapping[str, Any], needs: Mapping[str, Any], *,
 
 def _container(told: Teller, look: Mapping[str, Any], gpu: Mapping[str, Any]) -> None:
     answer = look["gpu_container"] or {"state": "skipped", "why": "it was not tried"}
-    host = {str(found["uuid"]) for found in gpu.get("gpus") or []}
+    # A GPU that is cut into parts (MIG) is no device as a whole.
+    host = {str(found["uuid"]) for found in gpu.get("gpus") or [] if found.get("mig") != "enabled"}
     if answer["state"] == "skipped":
         told.say("gpu container", "skipped", str(answer["why"]))
     elif answer["state"] == "failed":

@@ -51,6 +51,7 @@ def judge(
     if needs["nvidia"]:
         gpu_rules.judge(told, look, gpu, needs)
     _ports(told, look, needs)
+    _firewall(told, look, needs)
     _reach(told, look, needs)
     for probe, why in sorted((look.get("errors") or {}).items()):
         told.say(probe.replace("_", " "), "hint", f"could not be looked at: {why}")
@@ -159,7 +160,11 @@ def _secure_boot(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) 
 def _docker(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
     docker = look["docker"]
     if not docker.get("present"):
-        told.say("docker", "hint", "not there", UP_DOES)
+        _docker_to_come(told, look, needs)
+        return
+    if docker.get("other"):
+        hint = "remove it (snap remove docker, or the package podman-docker); `deployctl up` installs the engine"
+        told.say("docker", "problem", str(docker["other"]), hint, blocks=True)
         return
     if not docker.get("answers"):
         hint = "systemctl status docker says why; `deployctl up` starts it"
@@ -172,7 +177,7 @@ def _docker(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> No
     # Wanted may be as little as `25`, which is no older than 25.0.
     number = (*version(_upstream(wanted) if coming else docker["version"]), 0)
     if needs["nvidia"] and needs["gpu_driver"] == "cdi" and number < version(least):
-        hint = f"take Docker {least} or newer (docker_version), or set vllm_gpu_runtime_driver: nvidia"
+        hint = f"take Docker {least} or newer: docker_version, from a repository that the host knows"
         told.say("docker", "problem", f"{what}: too old for CDI devices", hint, blocks=True)
     elif coming:
         hint = "`deployctl up` brings the engine to it, host by host"
@@ -182,6 +187,20 @@ def _docker(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> No
     else:
         hint = "a restart of the engine stops every container; `deployctl up` switches live-restore on"
         told.say("docker", "hint", f"{what}, no live-restore", hint)
+
+
+def _docker_to_come(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    """Say what `up` would install, where that is known: an engine without CDI gives no container a GPU."""
+    candidate, least = str((look["docker"] or {}).get("candidate") or ""), str(needs["limits"]["docker_cdi_min"])
+    wanted = _upstream(str(needs["docker_version"]) or candidate)
+    if needs["nvidia"] and needs["gpu_driver"] == "cdi" and wanted and (*version(wanted), 0) < version(least):
+        hint = (
+            f"make known to the host a repository that has {least} or newer, such as Docker's own: docker_packages: "
+            "[docker-ce, docker-ce-cli, containerd.io, docker-buildx-plugin, iptables, python3-requests]"
+        )
+        told.say("docker", "problem", f"not there, and to come is {wanted}: too old for CDI devices", hint, blocks=True)
+    else:
+        told.say("docker", "hint", "not there", UP_DOES)
 
 
 def _upstream(package: str) -> str:
@@ -226,6 +245,20 @@ def _ports(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> Non
     parts += [f"{len(ours)} held by this site's containers"] if ours else []
     if parts:
         told.say("ports", "ok", ", ".join(parts))
+
+
+def _firewall(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    """Tell of a firewall that keeps clients away: the acceptance asks from inside, and does not meet it."""
+    firewall = look.get("firewall") or {}
+    closed = [port for port in needs["outside"] if port not in (firewall.get("open") or [])]
+    if firewall and closed:
+        port = closed[0]
+        commands = {
+            "firewalld": f"firewall-cmd --permanent --add-port={port}/tcp, then --reload",
+            "ufw": f"ufw allow {port}/tcp",
+        }
+        what = f"{firewall['name']} is on, and has no rule that lets clients to port {port}"
+        told.say("firewall", "hint", what, f"where clients come from elsewhere: {commands[firewall['name']]}")
 
 
 def _collide(wanted: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from ansible.module_utils.parsing.convert_bool import boolean  # a switch may co
 
 LIMITS = "host_checks_"
 READ = (
+    "docker_packages",
     "docker_version",
     "haproxy_bind_address",
     "haproxy_port",
@@ -42,11 +43,11 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], *, bund
 
     Keys: site, nvidia (bool), namesakes (hosts of the site that have this one's address), declared (entries of
     `devices`), devices (planned device numbers or UUIDs), published (addresses that Docker is to publish ports on),
-    ports [{port, address, what}], folders [path], space [{path, gib, what}], images [reference], pulled [reference],
-    gpu_images [reference], models {name: folder}, sources {name: path, of models that lie on the host},
-    fetched [model that is not made on the spot], hub [model that comes from a hub], registry_url, hub_url,
-    urls [{url, env, ca_file}], docker_version (wanted, or empty), gpu_driver, driver {manage, branch, branch_min,
-    prebuilt}, limits {name without its prefix: value}.
+    outside [port that clients come to], ports [{port, address, what}], folders [path], space [{path, gib, what}],
+    images [reference], pulled [reference], gpu_images [reference], models {name: folder}, sources {name: path, of
+    models that lie on the host}, fetched [model that is not made on the spot], hub [model that comes from a hub],
+    registry_url, hub_url, urls [{url, env, ca_file}], docker_version (wanted, or empty), docker_package (its package,
+    or empty), gpu_driver, driver {manage, branch, branch_min, prebuilt}, limits {name without its prefix: value}.
     """
     mine = [instance for instance in plan["instances"] if instance["host"] == host]
     on_gpus = [instance for instance in mine if instance["device_kind"] == "nvidia"]
@@ -69,6 +70,7 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], *, bund
         "declared": [entry for entry in declared if entry["kind"] == "nvidia"],
         "devices": sorted({str(d) for i in on_gpus for d in (i.get("device_uuids") or i["devices"])}),
         "ports": _ports(plan, host, mine, values),
+        "outside": [int(values["haproxy_port"])] if _is_outside(plan, host, values) else [],
         "published": sorted({str(one["publish_address"]) for one in mine} | set(_spans(plan, host))),
         "folders": [store, str(values["vllm_cache_dir"])] if mine else [],
         "space": _space(store, values, limits, serving=bool(mine)),
@@ -85,6 +87,7 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], *, bund
         ],
         "driver": _driver(values),
         "docker_version": str(values["docker_version"]),
+        "docker_package": str((values.get("docker_packages") or [""])[0]).partition("=")[0],
         "gpu_driver": str(values["vllm_gpu_runtime_driver"]),
         "limits": limits,
     }
@@ -152,6 +155,15 @@ def _ports(
         for address in _spans(plan, host):
             found.append({"port": plan["telemetry"]["otlp_port"], "address": address, "what": "spans of other hosts"})
     return [{**entry, "port": int(entry["port"]), "address": str(entry["address"])} for entry in found]
+
+
+def _is_outside(plan: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> bool:
+    """Say whether clients come to this host from elsewhere."""
+    return host in plan["gateway"]["hosts"] and str(values["haproxy_bind_address"]) not in (
+        LOOPBACK,
+        "::1",
+        "localhost",
+    )
 
 
 def _spans(plan: Mapping[str, Any], host: str) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import pwd
+import re
 import shutil
 import ssl
 import subprocess
@@ -35,6 +36,7 @@ options:
       - What the site needs of this host. All keys are optional.
       - C(ports) [{port, address}], C(folders) [path], C(urls) [{url, env, ca_file}], C(images) [reference],
         C(models) {name of the model, its folder}, C(sources) {name of the model, the path it is served from},
+        C(outside) [port that clients come to], C(docker_package) (name of the engine's package),
         C(gpu_images) [reference; the first that is there lists the GPUs].
     type: dict
     default: {}
@@ -124,7 +126,7 @@ class Probes:
         if shutil.which("rpm"):
             found = parts.packages(self.said("rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n", *NVIDIA))
             files = ("/etc/dnf/plugins/versionlock.list", "/etc/dnf/versionlock.toml")
-            held = [name for file in files for name in parts.dnf_locks(read(file))]
+            held = [name for file in files for name in parts.dnf_held(read(file))]
             timer = self.said("systemctl", "is-enabled", "dnf-automatic-install.timer", "dnf-automatic.timer")
             return {"kind": "dnf", "nvidia": found, "held": held, "enabled": "enabled" in timer, "blacklist": []}
         return {"kind": "", "nvidia": {}, "held": [], "enabled": False, "blacklist": []}
@@ -132,7 +134,11 @@ class Probes:
     def docker(self) -> dict:
         """The engine, and which of the images are there."""
         if not shutil.which("docker"):
-            return {"present": False, "answers": False}
+            named = self.needs.get("docker_package") or "docker.io"
+            told = re.search(r"Candidate: (\d\S*)", self.said("apt-cache", "policy", named))
+            return {"present": False, "answers": False, "candidate": told.group(1) if told else ""}
+        if other := another_docker():
+            return {"present": True, "answers": False, "other": other}
         done = self.run("docker", "info", "--format", "{{json .}}")
         found = {"present": True, **parts.docker_info(done.stdout)}
         if not found["answers"]:
@@ -178,6 +184,18 @@ class Probes:
         root = self.said("docker", "info", "--format", "{{.DockerRootDir}}").strip() or "/var/lib/docker"
         wanted = [space(folder) for folder in self.needs.get("folders") or []]
         return [*wanted, {**space(root), "engine": True}]
+
+    def firewall(self) -> dict:
+        """The host's own firewall that is on, and which of the gateway's ports it lets through; empty without one."""
+        ports = [int(port) for port in self.needs.get("outside") or []]
+        if self.said("firewall-cmd", "--state").strip() == "running":
+            asked = {port: self.said("firewall-cmd", f"--query-port={port}/tcp").strip() == "yes" for port in ports}
+            return {"name": "firewalld", "open": [port for port in ports if asked[port]]}
+        if re.search(r"^ENABLED=yes", read("/etc/ufw/ufw.conf"), re.M):
+            rules = self.said("ufw", "status")
+            found = [port for port in ports if re.search(rf"^{port}(/tcp)?\s+ALLOW", rules, re.M)]
+            return {"name": "ufw", "open": found}
+        return {}
 
     def models(self) -> list:
         """Names of the models whose folder holds a manifest."""
@@ -251,6 +269,19 @@ class Probes:
 
 
 PROBES = [name for name in vars(Probes) if name not in ("run", "said", "reach", "containers") and name[0] != "_"]
+
+
+def another_docker() -> str:
+    """What goes by the name of docker without being its engine as the roles know it; empty where it is."""
+    place = Path(shutil.which("docker") or "/").resolve()
+    if place.parts[:2] == ("/", "snap") or place.name == "snap":
+        return "Docker of snap, which reads no /etc/docker and has no docker.service"
+    try:
+        with place.open("rb") as handle:
+            wrapped = b"podman" in handle.read(500)  # a script of podman-docker
+    except OSError:
+        wrapped = False
+    return "podman under the name of docker" if wrapped or place.name == "podman" else ""
 
 
 def read(file: str) -> str:

@@ -49,6 +49,11 @@ def dnf_locks(text: str) -> list:
     return toml or ([] if re.search(r"^\[\[", text, re.M) else plain)
 
 
+def dnf_held(text: str) -> list:
+    """Return the packages of a versionlock file: an entry is name-epoch:version-release.*, or a name alone."""
+    return [re.sub(r"-(\d+:)?\d[^-]*-[^-]*$", "", lock) for lock in dnf_locks(text)]
+
+
 def packages(text: str) -> dict:
     """Return {name: version} of lines `name version state`; what is removed and only left its configuration is not."""
     found = {}

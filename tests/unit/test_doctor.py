@@ -34,7 +34,7 @@ VALUES: dict[str, Any] = {
     "model_store_dir": "/srv/models", "model_store_hub_url": "", "model_store_proxy_env": {"https_proxy": "http://proxy"},
     "nvidia_driver_branch": 580, "nvidia_driver_branch_min": 580, "nvidia_driver_manage": True,
     "nvidia_driver_prebuilt": False, "vllm_cache_dir": "/srv/cache",
-    "vllm_gpu_runtime_driver": "cdi",
+    "vllm_gpu_runtime_driver": "cdi", "docker_packages": [],
 }  # fmt: skip
 
 

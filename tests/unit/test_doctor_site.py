@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_doctor import GPU, changed, line, lines, of, plan
+from test_doctor import GPU, LOOK, changed, line, lines, of, plan
 
+from deploy_cli.doctor.judge import judge
 from deploy_cli.doctor.lines import Line
 
 
@@ -50,3 +51,33 @@ def test_gpus_that_the_plan_would_refuse(gpu: dict[str, Any], entry: dict[str, A
     assert all(said in what for what in blocking(lines(gpu=seen, need=need)))
     assert len(blocking(lines(gpu=seen, need=need))) == 2
     assert line(lines(), "gpus").state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("docker", "said"),
+    [
+        ({"present": True, "answers": False, "other": "podman under the name of docker"}, "podman"),
+        ({"present": False, "answers": False, "candidate": "20.10.24+dfsg1-1+deb12u1"}, "too old for CDI"),
+    ],
+)
+def test_an_engine_that_cannot_serve_keeps_up_away(docker: dict[str, Any], said: str) -> None:
+    told = [entry for entry in judge("gpu1", {"look": {**LOOK, "docker": docker}}, GPU, of()) if entry.blocks]
+    assert len(told) == 1 and said in told[0].what and told[0].hint
+    new = {"present": False, "answers": False, "candidate": "26.1.5+dfsg1-9"}
+    assert not [entry for entry in judge("gpu1", {"look": {**LOOK, "docker": new}}, GPU, of()) if entry.blocks]
+
+
+def test_a_firewall_that_keeps_clients_away_is_told_at_the_gateway() -> None:
+    closed, opened = {"name": "ufw", "open": []}, {"name": "firewalld", "open": [8000]}
+    need = of("gw", haproxy_bind_address="0.0.0.0", haproxy_port=8000)
+    assert (
+        "ufw allow 8000/tcp" in line(judge("gw", {"look": {**LOOK, "firewall": closed}}, None, need), "firewall").hint
+    )
+    for host, firewall in (("gw", opened), ("gpu1", closed)):
+        found = judge(host, {"look": {**LOOK, "firewall": firewall}}, GPU, of(host) if host != "gw" else need)
+        assert not [entry for entry in found if entry.check == "firewall"]
+
+
+def test_a_gpu_in_parts_is_no_device_of_a_container() -> None:
+    parts = changed(GPU, gpus=[*GPU["gpus"], {**GPU["gpus"][0], "index": 2, "uuid": "GPU-c", "mig": "enabled"}])
+    assert line(lines(gpu=parts), "gpu container").state == "ok"

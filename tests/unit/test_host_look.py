@@ -211,7 +211,7 @@ def test_a_bare_host_is_an_answer_too(module: ModuleType, monkeypatch: pytest.Mo
     needs = {"gpu_images": ["vllm/vllm-openai:v1"], "images": ["x"]}
     look = module.look(module.Probes(needs, None, 5, 5), 30)
     assert look["errors"] == {}
-    assert look["docker"] == {"present": False, "answers": False}
+    assert look["docker"] == {"present": False, "answers": False, "candidate": ""}
     assert (look["toolkit"], look["packages"]["kind"]) == ("", "")
     assert look["gpu_container"] == {"state": "skipped", "why": "none of the images is here yet"}
     assert look["clock"] == {"ahead_seconds": None, "ntp": None}

@@ -85,8 +85,8 @@ def test_repository_of_the_vendor(system: str, folder: str, file: str) -> None:
     found = plan(system)
     assert found["problems"] == [] and found["install"]
     assert (found["repository"]["folder"], found["repository"]["file"]) == (folder, file)
-    key = "cuda-keyring_1.1-1_all.deb" if found["repository"]["manager"] == "apt" else "D42D0685.pub"
-    assert found["repository"]["keyring"] == key
+    keys = {"RedHat9": "D42D0685.pub", "RedHat10": "CDF6BA43.pub"}
+    assert found["repository"]["keyring"] == keys.get(system, "cuda-keyring_1.1-1_all.deb")
     assert plan(system, architecture="aarch64")["repository"]["folder"] == folder.replace("x86_64", "sbsa")
 
 
@@ -105,7 +105,7 @@ def test_the_rhel_family_locks_the_branch_before_the_driver() -> None:
     nine, ten = plan("RedHat9"), plan("RedHat10")
     assert (nine["stream"], nine["lock"]) == ("580-open", [])
     assert plan("RedHat9", modules="proprietary")["stream"] == "580-dkms"
-    assert (ten["stream"], ten["lock"]) == ("", ["*nvidia*580*"])
+    assert (ten["stream"], ten["lock"]) == ("", ["*nvidia*580*", "cuda-drivers*580*"])
     for found in (nine, ten):
         assert found["packages"] == ["nvidia-open"] and found["pin"] == []
         assert found["headers"] == ["kernel-devel-6.12.94"]
@@ -280,3 +280,39 @@ def test_what_broke_is_named_by_its_log() -> None:
 def test_packages_that_nothing_holds() -> None:
     state = {**STATE, "packages": {"nvidia-open": "1", "libcuda1": "1"}, "held": ["nvidia-*"]}
     assert role.nvidia_driver_loose(state) == ["libcuda1"]
+
+
+def test_a_locked_branch_still_refuses_what_cannot_go_back() -> None:
+    newer = {"packages": {"nvidia-open": "595.10-1"}, "module": "595.10"}
+    runs = {"driver": {"version": "595.10", "module": "595.10", "library": "595.10", "open": True}}
+    assert "newer branch than 580" in told(plan("RedHat10", gpu=runs, state=newer))
+    past = {"driver": {"version": "570.10", "module": "570.10", "library": "570.10", "open": True}}
+    assert "past the package manager" in told(plan("RedHat10", gpu=past, state={"module": "570.10"}))
+
+
+@pytest.mark.parametrize(
+    ("device", "opened", "install"), [(V100, True, True), (V100, False, False), (B200, False, True)]
+)
+def test_a_module_on_disk_that_does_not_know_the_gpu_is_replaced(device: str, opened: bool, install: bool) -> None:
+    """It does not load, so that nothing tells of what is loaded."""
+    driver = {"version": None, "module": None, "library": "580.95.05", "open": None}
+    silent: dict[str, Any] = {"driver": driver, "pci": [{"address": "0000:01:00.0", "device": device}]}
+    names = {"cuda-drivers": "1", "nvidia-open": "1", "nvidia-persistenced": "1"}
+    found = plan(gpu=silent, state={**THERE, "packages": names, "open": opened})
+    assert found["install"] is install
+
+
+def test_another_kind_of_module_needs_a_reboot() -> None:
+    switched = {**THERE, "open": False}
+    assert (
+        "running module is the open one" in role.nvidia_driver_outcome({**STATE, **switched}, {**GPU, **RUNS})["reboot"]
+    )
+    assert plan(gpu=RUNS, state=switched, modules="proprietary")["reboot"]
+    assert not role.nvidia_driver_outcome({**STATE, **THERE, "open": True}, {**GPU, **RUNS})["reboot"]
+
+
+def test_how_a_key_is_enrolled_is_said_for_the_system() -> None:
+    locked = {"secure_boot": "enabled"}
+    ubuntu = {**WANTED, "system": "Ubuntu 24.04"}
+    assert "generate_mok" in told(plan(state=locked))
+    assert "MOK.der" in told(role.nvidia_driver_plan({**STATE, **locked}, GPU, TABLES["Ubuntu24"], ubuntu))

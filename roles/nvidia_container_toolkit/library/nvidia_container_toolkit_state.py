@@ -51,8 +51,7 @@ def packages(names: list) -> tuple:
     else:
         found = parts.packages(said("rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n", *names))
         files = ("/etc/dnf/plugins/versionlock.list", "/etc/dnf/versionlock.toml")
-        locks = [lock for file in files if Path(file).is_file() for lock in parts.dnf_locks(Path(file).read_text())]
-        held = [re.sub(r"-(\d+:)?\d[^-]*-[^-]*$", "", lock) for lock in locks]
+        held = [name for file in files if Path(file).is_file() for name in parts.dnf_held(Path(file).read_text())]
     return {name: found.get(name, "") for name in names}, [name for name in names if name in held]
 
 

@@ -32,10 +32,10 @@ def nvidia_driver_plan(
     modules, why_not = _modules(gpu, wanted)
     present = _present(state, gpu)
     healthy = bool(present) and _branch(present) == wanted["branch"] and state["module"] == present
-    healthy = healthy and not _wrong_kind(gpu, wanted, modules)
+    healthy = healthy and not _wrong_kind(state, gpu, wanted, modules)
     names = _names(state, table, source, wanted, modules) if known else UNKNOWN
     there = all(name in state["packages"] for name in names["packages"])
-    right = bool(present) and _branch(present) == wanted["branch"] and not _wrong_kind(gpu, wanted, modules)
+    right = bool(present) and _branch(present) == wanted["branch"] and not _wrong_kind(state, gpu, wanted, modules)
     install = known and bool(wanted["manage"]) and not healthy and not (right and there)
     found = {
         **names,
@@ -85,6 +85,11 @@ def nvidia_driver_outcome(state: Mapping[str, Any], gpu: Mapping[str, Any]) -> d
     reboot = ""
     if gpu["nouveau"]:
         reboot = "the nouveau driver holds the GPUs, and is left out from the next start on"
+    elif _other_kind(state, gpu):
+        kinds = {True: "open", False: "proprietary"}
+        reboot = (
+            f"the running module is the {kinds[gpu['driver']['open']]} one, installed is the {kinds[state['open']]} one"
+        )
     elif _differs(state, gpu):
         reboot = f"the running module is {running}, installed is {disk}"
     return {
@@ -129,7 +134,13 @@ def nvidia_driver_broken(state: Mapping[str, Any], left: Mapping[str, Any], erro
 def _differs(state: Mapping[str, Any], gpu: Mapping[str, Any]) -> bool:
     running = gpu["driver"]["module"]
     installed = state["module"] or gpu["driver"]["library"]
-    return bool(running and installed and running != installed)
+    return bool(running and installed and running != installed) or _other_kind(state, gpu)
+
+
+def _other_kind(state: Mapping[str, Any], gpu: Mapping[str, Any]) -> bool:
+    """Say whether the module that runs is open and the one on disk is not, or the reverse."""
+    kinds = {gpu["driver"]["open"], state.get("open")}
+    return kinds == {True, False}
 
 
 def _present(state: Mapping[str, Any], gpu: Mapping[str, Any]) -> str | None:
@@ -185,11 +196,16 @@ def _modules(gpu: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, li
     return kind, against
 
 
-def _wrong_kind(gpu: Mapping[str, Any], wanted: Mapping[str, Any], modules: str) -> bool:
-    """Say whether the loaded modules are of a kind that is not the wanted one; any will do for `auto` that answers."""
-    opened = gpu["driver"]["open"]
-    if opened is None or (wanted["modules"] == "auto" and not (opened and modules == "proprietary")):
+def _wrong_kind(state: Mapping[str, Any], gpu: Mapping[str, Any], wanted: Mapping[str, Any], modules: str) -> bool:
+    """Say whether the modules are of a kind that is not the wanted one; for `auto` any will do that knows the GPUs.
+
+    Those on disk count: what is loaded may be about to change, or does not load because it does not know the GPUs.
+    """
+    opened = gpu["driver"]["open"] if state.get("open") is None else state["open"]
+    if opened is None:
         return False
+    if wanted["modules"] == "auto" and not opened:
+        return any(one >= BLACKWELL or one == GRACE_HOPPER for one in _ids(gpu))
     return bool(opened) != (modules == "open")
 
 
@@ -282,7 +298,7 @@ def _problems(
         told.append((what, f"{hint}; with images of an older CUDA, set nvidia_driver_branch_min"))
     if found["install"]:
         # Where the branch is locked by versions, the lock is ours as likely as not, and dnf itself says what it keeps.
-        told += _of_the_packages(state, wanted, found) if not source["lock"] else []
+        told += [*([] if source["lock"] else _of_holds(state)), *_of_the_packages(state, wanted, found)]
     if wanted["manage"] and not found["healthy"]:
         told += _of_secure_boot(state, wanted)
     return [{"what": what, "hint": hint} for what, hint in told]
@@ -308,20 +324,22 @@ def _of_the_system(
     return told
 
 
-def _of_the_packages(
-    state: Mapping[str, Any], wanted: Mapping[str, Any], found: Mapping[str, Any]
-) -> list[tuple[str, str]]:
+def _of_holds(state: Mapping[str, Any]) -> list[tuple[str, str]]:
     foreign = sorted(
         name
         for name in state["packages"]
         if name not in state["held_by_us"] and any(fnmatch.fnmatchcase(name, held) for held in state["held"])
     )
+    if not foreign:
+        return []
+    what = f"packages that have to change are held, and not by deployctl: {', '.join(foreign)}"
+    return [(what, f"apt-mark unhold {' '.join(foreign)} (dnf versionlock delete), or nvidia_driver_manage: false")]
+
+
+def _of_the_packages(
+    state: Mapping[str, Any], wanted: Mapping[str, Any], found: Mapping[str, Any]
+) -> list[tuple[str, str]]:
     told = []
-    if foreign:
-        what = f"packages that have to change are held, and not by deployctl: {', '.join(foreign)}"
-        told.append(
-            (what, f"apt-mark unhold {' '.join(foreign)} (dnf versionlock delete), or nvidia_driver_manage: false")
-        )
     newer = state["packages"] and _branch(found["present"]) > wanted["branch"]
     if newer:
         what = f"driver {found['present']} is of a newer branch than {wanted['branch']}, and packages cannot go back"
@@ -337,9 +355,15 @@ def _of_the_packages(
 def _of_secure_boot(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, str]]:
     if state["secure_boot"] != "enabled" or wanted["prebuilt"] or state["key_enrolled"]:
         return []
+    if str(wanted["system"]).startswith("Ubuntu"):
+        # There DKMS signs with the key of shim-signed.
+        key = "`update-secureboot-policy --new-key`, `mokutil --import /var/lib/shim-signed/mok/MOK.der`"
+        other = "set nvidia_driver_source: distribution and nvidia_driver_prebuilt: true"
+    else:
+        key = "install dkms, `dkms generate_mok`, `mokutil --import /var/lib/dkms/mok.pub`"
+        other = "sign and load a driver of your own (nvidia_driver_manage: false)"
     hint = (
-        "enrol a key: `mokutil --import /var/lib/dkms/mok.pub`, then confirm at the console during the next start; or "
-        "set nvidia_driver_source: distribution and nvidia_driver_prebuilt: true (Ubuntu); or switch Secure Boot off"
+        f"enrol a key: {key}, then confirm at the console during the next start; or {other}; or switch Secure Boot off"
     )
     return [("Secure Boot is on, and the kernel would refuse a module that is built here", hint)]
 

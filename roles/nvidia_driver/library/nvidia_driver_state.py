@@ -83,8 +83,7 @@ def packages() -> dict:
         }
     listed = said("rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n", *NAMES)
     files = ("/etc/dnf/plugins/versionlock.list", "/etc/dnf/versionlock.toml")
-    # An entry is name-epoch:version-release.*; what is held is the package of that name.
-    held = [re.sub(r"-(\d+:)?\d[^-]*-[^-]*$", "", lock) for file in files for lock in parts.dnf_locks(text(file))]
+    held = [name for file in files for name in parts.dnf_held(text(file))]
     lines = [line for line in listed.splitlines() if not OTHERS.match(line)]
     return {"packages": parts.packages("\n".join(lines)), "unfinished": [], "held": held, "updates": []}
 
@@ -100,6 +99,18 @@ def module_on_disk(kernel: str) -> str | None:
             told = said("modinfo", "--field", "version", f"{folder}/{name}").strip() if MODULE.match(name) else ""
             if number.match(told):
                 return told
+    return None
+
+
+def opened(kernel: str) -> bool | None:
+    """Whether the module on disk is the open one, by its licence; None where that is not known."""
+    files = [
+        f"{folder}/{name}" for folder, _below, names in os.walk(f"/lib/modules/{kernel}") for name in sorted(names)
+    ]
+    for module in ("nvidia", *(file for file in files if MODULE.match(Path(file).name))):
+        licence = said("modinfo", "--field", "license", module).strip()
+        if licence in ("NVIDIA", "Dual MIT/GPL"):
+            return licence != "NVIDIA"
     return None
 
 
@@ -124,7 +135,9 @@ def dkms(kernel: str) -> list:
 
 def key_enrolled() -> bool:
     """Whether the firmware knows a key that modules built here are signed with."""
-    return any("is already enrolled" in said("mokutil", "--test-key", key) for key in KEYS if Path(key).is_file())
+    # With shim-signed's key where there is one: DKMS of Ubuntu signs with it.
+    keys = [key for key in KEYS if Path(key).is_file()]
+    return bool(keys) and "is already enrolled" in said("mokutil", "--test-key", keys[-1])
 
 
 def nvswitch() -> bool:
@@ -174,6 +187,7 @@ def look(file: str) -> dict:
         "kernel": kernel,
         "headers": Path(f"/lib/modules/{kernel}/build").exists(),
         "module": module_on_disk(kernel),
+        "open": opened(kernel),
         "dkms": dkms(kernel),
         "secure_boot": parts.secure_boot(
             said("mokutil", "--sb-state"), variables[0].read_bytes() if variables else b"", EFI.exists()

@@ -136,8 +136,10 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
                     status_handler=_status_handler(folder, IDENT),
                     cancel_callback=stop.tick,
                 )
-                # Other machines need not wait for the mark of a run that has ended; a killed one may go on there.
-                if runner.status == "failed" and (folder / lock.TAKEN).exists():
+                signalled = stop.signal
+                # Other machines need not wait for the mark of a run that has ended. What was stopped may go on there.
+                if runner.status == "failed" and not signalled and (folder / lock.TAKEN).exists():
+                    display.say("the hosts are freed for other runs")
                     play(
                         ident=RELEASE,
                         playbook=str(paths.content_dir() / "playbooks/plays/release.yml"),
@@ -150,7 +152,7 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
     finally:
         # -e values may be secrets: they live as long as ansible-playbook reads them.
         shutil.rmtree(env_dir, ignore_errors=True)
-    return int(runner.rc), stop.signal
+    return int(runner.rc), signalled
 
 
 def _status_handler(folder: Path, ident: str) -> Callable[..., None]:
@@ -240,9 +242,14 @@ class Stop:
         self._asked += 1
 
     def again(self) -> Callable[[], bool]:
-        """Return what says whether somebody has asked once more since this call."""
+        """Return what is asked instead of tick() once the run has ended: whether somebody wants no more of it."""
         asked = self._asked
-        return lambda: self._asked > asked
+
+        def watch() -> bool:
+            self.display.tick()
+            return self._asked > asked
+
+        return watch
 
     def tick(self) -> bool:
         """Be asked by the runner twice a second; True tells it to kill."""

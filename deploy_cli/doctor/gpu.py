@@ -17,7 +17,15 @@ DRIVER = re.compile(r"(lib)?(nvidia|cuda)")
 BEFORE_UP = {"no_nvidia_smi", "no_library", "nouveau_loaded"}
 # Not right, and no reason to keep `up` away: it may be what helps, or the GPU is none that `up` would use. Where one of
 # these is planned, that it is not there is told by itself.
-HARMLESS = {"unreadable", "driver_not_loaded", "gpu_ailing", "gpu_elsewhere", "gpu_unified", "fabric_not_ready"}
+HARMLESS = {
+    "unreadable",
+    "driver_not_loaded",
+    "gpu_ailing",
+    "gpu_elsewhere",
+    "gpu_unified",
+    "fabric_not_ready",
+    "gpu_needs_reset",
+}
 # Nothing that somebody would have to put right.
 NOT_OURS = {"gpu_elsewhere", "gpu_unified"}
 # What the role nvidia_driver puts right where it may: by a reboot, or by another driver and a reboot.

@@ -289,7 +289,9 @@ def _reach(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> Non
         _reached(told, "registry", needs["registry_url"], answers, "images are built, none is pulled", missing,
                  "set images_registry_prefix to a mirror, or images_mode: build")  # fmt: skip
     for name, path in needs["sources"].items():
-        if look.get("sources") is not None and name not in look["sources"]:
+        # Once it is in the store, nobody asks for where it came from.
+        there = [*(look.get("sources") or []), *(look["models"] or [])]
+        if look.get("sources") is not None and name not in there:
             hint = "put the model's folder there, with its config.json, or correct `source`"
             told.say("model", "problem", f"{name}: there is no model in {path}", hint, blocks=True)
     models = [name for name in needs["hub"] if name not in (look["models"] or [])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean  # a switch may come as text
@@ -87,10 +87,16 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], *, bund
         ],
         "driver": _driver(values),
         "docker_version": str(values["docker_version"]),
-        "docker_package": str((values.get("docker_packages") or [""])[0]).partition("=")[0],
+        "docker_package": _engine(values.get("docker_packages") or ["docker.io"]),
         "gpu_driver": str(values["vllm_gpu_runtime_driver"]),
         "limits": limits,
     }
+
+
+def _engine(packages: Sequence[str]) -> str:
+    """Return which of the packages is an engine as the docker role knows them; empty where none is."""
+    names = [str(package).partition("=")[0] for package in packages]
+    return next((name for name in names if name in ("docker-ce", "docker.io", "moby-engine")), "")
 
 
 def _namesakes(plan: Mapping[str, Any], host: str) -> list[str]:

@@ -51,10 +51,15 @@ def differences(host: str, gpu: Mapping[str, Any], entry: Mapping[str, Any]) -> 
 
 
 def _named(model: str, name: str) -> bool:
-    """Whether a GPU's full name holds the declared one as whole words, however these are joined: an L40S is no L4."""
+    """Whether a GPU's full name holds the declared one as whole words, however these are joined: an L40S is no L4.
+
+    A generation or an amount of memory may be left open: A100-SXM4-40GB is an A100-SXM, and an A100-SXM4-40.
+    """
     wanted = "".join(re.findall(r"[a-z0-9]+", model.lower()))
     words = re.findall(r"[a-z0-9]+", name.lower())
-    return any("".join(words[i:j]) == wanted for i in range(len(words)) for j in range(i + 1, len(words) + 1))
+    joined = ["".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
+    rest = r"\d+" if wanted[-1:].isalpha() else "gb"
+    return any(re.fullmatch(re.escape(wanted) + f"({rest})?", one) for one in joined)
 
 
 def _device(host: str, gpu: Mapping[str, Any], entry: Mapping[str, Any]) -> Device:

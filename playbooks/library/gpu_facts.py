@@ -115,14 +115,16 @@ def gpus(timeout: int) -> dict[str, Any]:
         if named:
             found["problems"].append(named)
         elif found["hangs"]:
-            what = f"nvidia-smi did not answer within {timeout} s"
-            found["problems"].append(
-                nvidia_smi.problem(TIMEOUT, what, "the driver hangs: see dmesg; a reboot may help")
-            )
+            found["problems"].append(_hang(timeout))
         elif not found["gpus"]:
             line = (told.strip().splitlines() or ["nothing"])[-1][:200]
             found["problems"].append(nvidia_smi.problem("unreadable", f"nvidia-smi said: {line}", "run it by hand"))
     return found
+
+
+def _hang(timeout: int) -> dict[str, Any]:
+    what = f"nvidia-smi did not answer within {timeout} s"
+    return nvidia_smi.problem(TIMEOUT, what, "the driver hangs: see dmesg; a reboot may help")
 
 
 def _queried(timeout: int, found: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
@@ -147,6 +149,8 @@ def _complete(timeout: int, found: dict[str, Any]) -> None:
     The XML leaves a lost GPU out, and its place in it is then no such number.
     """
     asked = {one["uuid"]: one for one in _queried(timeout, found)[0] if one["uuid"]}
+    if found["hangs"]:
+        found["problems"].append(_hang(timeout))
     for one in found["gpus"]:
         if beside := asked.get(one["uuid"]):
             one["index"] = beside["index"]

@@ -109,8 +109,8 @@ class Probes:
 
     def boot_key(self) -> bool:
         """Whether the firmware knows the key with which DKMS signs what it builds."""
-        keys = [key for key in ("/var/lib/dkms/mok.pub", "/var/lib/shim-signed/mok/MOK.der") if Path(key).is_file()]
-        return any("is already enrolled" in self.run("mokutil", "--test-key", key).stdout for key in keys)
+        key = parts.boot_key(read("/etc/os-release"))
+        return Path(key).is_file() and "is already enrolled" in self.run("mokutil", "--test-key", key).stdout
 
     def packages(self) -> dict:
         """NVIDIA packages that are installed, which of them are held, and what updates by itself."""
@@ -134,8 +134,10 @@ class Probes:
     def docker(self) -> dict:
         """The engine, and which of the images are there."""
         if not shutil.which("docker"):
-            named = self.needs.get("docker_package") or "docker.io"
-            told = re.search(r"Candidate: (\d\S*)", self.said("apt-cache", "policy", named))
+            # Without its caches: this module writes nothing.
+            caches = ("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
+            named = self.needs.get("docker_package")
+            told = re.search(r"Candidate: (\d\S*)", self.said("apt-cache", *caches, "policy", named) if named else "")
             return {"present": False, "answers": False, "candidate": told.group(1) if told else ""}
         if other := another_docker():
             return {"present": True, "answers": False, "other": other}

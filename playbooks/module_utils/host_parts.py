@@ -42,6 +42,12 @@ def apt_updates(dump: str) -> dict:
     }
 
 
+def boot_key(release: str) -> str:
+    """Return where the key lies with which DKMS signs what it builds; release: text of /etc/os-release."""
+    shim = os_release(release)["id"] == "ubuntu"
+    return "/var/lib/shim-signed/mok/MOK.der" if shim else "/var/lib/dkms/mok.pub"
+
+
 def dnf_locks(text: str) -> list:
     """Return the package patterns of a versionlock file, of dnf 4 (a line each) or dnf 5 (TOML)."""
     toml = re.findall(r'^name\s*=\s*"(.+?)"', text, re.M)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from loading import loaded
 from test_doctor import GPU, LOOK, changed, line, lines, of, plan
 
 from deploy_cli.doctor.judge import judge
@@ -35,6 +36,7 @@ def test_a_model_that_lies_on_the_host_is_looked_for() -> None:
     need = of() | {"sources": {"own": "/srv/own"}}
     assert blocking(lines(need=need, sources=["own"])) == []
     assert blocking(lines(need=need, sources=[])) == ["own: there is no model in /srv/own"]
+    assert blocking(lines(need=need, sources=[], models=["own"])) == []  # in the store already
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,17 @@ def test_a_firewall_that_keeps_clients_away_is_told_at_the_gateway() -> None:
 def test_a_gpu_in_parts_is_no_device_of_a_container() -> None:
     parts = changed(GPU, gpus=[*GPU["gpus"], {**GPU["gpus"][0], "index": 2, "uuid": "GPU-c", "mig": "enabled"}])
     assert line(lines(gpu=parts), "gpu container").state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("packages", "name"),
+    [([], "docker.io"), (["containerd.io", "docker-ce=5:28.3.3-1"], "docker-ce"), (["own-engine"], "")],
+)
+def test_the_engine_among_the_packages(packages: list[str], name: str) -> None:
+    assert of(docker_packages=packages)["docker_package"] == name
+
+
+def test_the_key_that_dkms_signs_with() -> None:
+    parts = loaded("playbooks/module_utils/host_parts.py")
+    assert parts.boot_key("ID=ubuntu\n").endswith("MOK.der") and parts.boot_key("ID=debian\n").endswith("mok.pub")
+    assert parts.dnf_held("nvidia-open-3:580.95.05-1.el9.*\ncuda-drivers\n") == ["nvidia-open", "cuda-drivers"]

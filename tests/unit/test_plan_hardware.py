@@ -159,6 +159,8 @@ def test_unlike_gpus_are_no_set_for_one_instance() -> None:
         ("A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB", True),
         ("RTX4090", "NVIDIA GeForce RTX 4090", True),
         ("H100", "NVIDIA H100 80GB HBM3", True),
+        ("A100-SXM", "NVIDIA A100-SXM4-80GB", True),
+        ("A100-SXM4-80", "NVIDIA A100-SXM4-80GB", True),
     ],
 )
 def test_a_model_is_named_by_whole_words(model: str, name: str, fits: bool) -> None:

@@ -45,7 +45,7 @@ NAMES = [
 OTHERS = re.compile(r"(lib)?nvidia-container")
 # Debian names the file after its own package, nvidia-current.ko; its parts (-modeset, -uvm, ...) are no drivers.
 MODULE = re.compile(r"nvidia(-current|-tesla|-legacy)?(-\d+)?(-open)?\.ko(\.(xz|zst|gz))?$")
-KEYS = ["/var/lib/dkms/mok.pub", "/var/lib/shim-signed/mok/MOK.der"]
+LICENCES = {"NVIDIA": False, "Dual MIT/GPL": True}  # of the proprietary and of the open modules
 
 
 def said(*words: str) -> str:
@@ -107,11 +107,15 @@ def opened(kernel: str) -> bool | None:
     files = [
         f"{folder}/{name}" for folder, _below, names in os.walk(f"/lib/modules/{kernel}") for name in sorted(names)
     ]
-    for module in ("nvidia", *(file for file in files if MODULE.match(Path(file).name))):
-        licence = said("modinfo", "--field", "license", module).strip()
-        if licence in ("NVIDIA", "Dual MIT/GPL"):
-            return licence != "NVIDIA"
-    return None
+    told = said("modinfo", "--field", "license", "nvidia").strip()
+    # Debian has it under names of its own; with both kinds there, modprobe.d decides.
+    each = (
+        [told]
+        if told in LICENCES
+        else [said("modinfo", "--field", "license", file).strip() for file in files if MODULE.match(Path(file).name)]
+    )
+    kinds = {LICENCES[one] for one in each if one in LICENCES}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def dkms(kernel: str) -> list:
@@ -135,9 +139,8 @@ def dkms(kernel: str) -> list:
 
 def key_enrolled() -> bool:
     """Whether the firmware knows a key that modules built here are signed with."""
-    # With shim-signed's key where there is one: DKMS of Ubuntu signs with it.
-    keys = [key for key in KEYS if Path(key).is_file()]
-    return bool(keys) and "is already enrolled" in said("mokutil", "--test-key", keys[-1])
+    key = parts.boot_key(text("/etc/os-release"))
+    return Path(key).is_file() and "is already enrolled" in said("mokutil", "--test-key", key)
 
 
 def nvswitch() -> bool:

@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from ansible.module_utils import host_parts as parts
@@ -88,33 +89,32 @@ def packages() -> dict:
     return {"packages": parts.packages("\n".join(lines)), "unfinished": [], "held": held, "updates": []}
 
 
+def modules(kernel: str) -> Iterator[str]:
+    """The driver's modules on disk as modinfo takes them: the one that modprobe finds, then files of other names."""
+    yield "nvidia"
+    for folder, _below, files in os.walk(f"/lib/modules/{kernel}"):
+        yield from (f"{folder}/{name}" for name in sorted(files) if MODULE.match(name))
+
+
 def module_on_disk(kernel: str) -> str | None:
     """Version of the module that the running kernel would load; None where none is built for it."""
-    number = re.compile(r"^\d+\.\d+(\.\d+)?$")
-    told = said("modinfo", "--field", "version", "nvidia").strip()
-    if number.match(told):
-        return told
-    for folder, _below, files in os.walk(f"/lib/modules/{kernel}"):
-        for name in sorted(files):
-            told = said("modinfo", "--field", "version", f"{folder}/{name}").strip() if MODULE.match(name) else ""
-            if number.match(told):
-                return told
+    for module in modules(kernel):
+        told = said("modinfo", "--field", "version", module).strip()
+        if re.match(r"^\d+\.\d+(\.\d+)?$", told):
+            return told
     return None
 
 
 def opened(kernel: str) -> bool | None:
     """Whether the module on disk is the open one, by its licence; None where that is not known."""
-    files = [
-        f"{folder}/{name}" for folder, _below, names in os.walk(f"/lib/modules/{kernel}") for name in sorted(names)
-    ]
-    told = said("modinfo", "--field", "license", "nvidia").strip()
+    kinds = set()
+    for module in modules(kernel):
+        kind = LICENCES.get(said("modinfo", "--field", "license", module).strip())
+        if kind is not None and module == "nvidia":
+            return kind
+        kinds.add(kind)
     # Debian has it under names of its own; with both kinds there, modprobe.d decides.
-    each = (
-        [told]
-        if told in LICENCES
-        else [said("modinfo", "--field", "license", file).strip() for file in files if MODULE.match(Path(file).name)]
-    )
-    kinds = {LICENCES[one] for one in each if one in LICENCES}
+    kinds.discard(None)
     return kinds.pop() if len(kinds) == 1 else None
 
 

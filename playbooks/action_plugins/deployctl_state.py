@@ -73,10 +73,11 @@ def constants(defaults: Mapping[str, Any], options: set[str], root: Path) -> dic
 
 
 def set_by_plays(root: Path) -> set[str]:
-    """Names under any `vars` of the playbooks and of the roles' tasks: those are not the user's to set."""
+    """Names under any `vars` of the playbooks and roles, or in a file of them: those are not the user's to set."""
     found: set[str] = set()
     for file in (*(root / "playbooks").rglob("*.yml"), *(root / "roles").glob("*/tasks/*.yml")):
-        waiting = [yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)]
+        content = yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)
+        waiting = [{"vars": content} if file.parent.name == "vars" else content]
         while waiting:
             part = waiting.pop()
             if isinstance(part, dict):

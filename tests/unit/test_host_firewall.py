@@ -16,6 +16,7 @@ from loading import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/host_firewall"
+PLAYS = ROOT / "playbooks/plays"
 
 
 FILTERS = loaded("roles/host_firewall/filter_plugins/host_firewall.py").FilterModule().filters()
@@ -29,20 +30,16 @@ def told(
         host: {"instances": {f"{host}-{port}": {"host": host, "port": port, "address": address} for port in ports}}
         for host, ports in (running or {}).items()
     }
-    plays = yaml.safe_load((ROOT / "playbooks/plays/site.yml").read_text())
-    variables = next(
-        {**play["vars"], **role["vars"]}
-        for play in plays
-        for role in play.get("roles", [])
-        if role["role"] == "host_firewall"
-    )
+    plays = yaml.safe_load((PLAYS / "hosts.yml").read_text())
+    play = next(play for play in plays if any(role["role"] == "host_firewall" for role in play.get("roles", [])))
     book = [
         {"ansible.builtin.import_playbook": str(ROOT / "playbooks/plan.yml")},
         {
             "hosts": "serving:gateway:telemetry",
             "connection": "local",
             "gather_facts": False,
-            "vars": {**variables, "engines": engines},
+            "vars": {**play["vars"], "engines": engines},
+            "vars_files": [str(PLAYS / file) for file in play["vars_files"]],
             "tasks": [
                 {
                     "ansible.builtin.set_fact": {"site_engines": "{{ engines[inventory_hostname] }}"},

@@ -43,6 +43,7 @@ def judge(
     look = answer.get("look")
     if not look:
         _unseen(told, answer)
+        _address(told, needs)  # known from the inventory alone
         return told.lines
     for probe, check in CHECKS.items():
         if look[probe] is not None:  # else it broke, and says so below
@@ -50,6 +51,7 @@ def judge(
     space.judge(told, look, needs)
     if needs["nvidia"]:
         gpu_rules.judge(told, look, gpu, needs)
+    _address(told, needs)
     _ports(told, look, needs)
     _firewall(told, look, needs)
     _reach(told, look, needs)
@@ -214,11 +216,7 @@ def _is_of(engine: str, wanted: str) -> bool:
     return longer.startswith(shorter) and not longer[len(shorter) :][:1].isdigit()
 
 
-def _ports(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
-    if look["ports"] is None:
-        return
-    free: list[int] = []
-    ours: list[int] = []
+def _address(told: Told, needs: Mapping[str, Any]) -> None:
     for named in [address for address in needs["published"] if not hosts.is_published(address)]:
         hint = "give this host `site_address`: the IPv4 address by which the other hosts reach it"
         told.say(
@@ -228,6 +226,13 @@ def _ports(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> Non
         what = f"{', '.join(needs['namesakes'])} has the same address in the site"
         hint = "give each host its own `site_address`, by which the others reach it"
         told.say("address", "problem", what, hint, blocks=True)
+
+
+def _ports(told: Told, look: Mapping[str, Any], needs: Mapping[str, Any]) -> None:
+    if look["ports"] is None:
+        return
+    free: list[int] = []
+    ours: list[int] = []
     for wanted in needs["ports"]:
         holders = [entry for entry in look["ports"] if _collide(wanted, entry)]
         foreign = next((entry for entry in holders if entry["site"] != needs["site"]), None)

@@ -32,6 +32,12 @@ def test_two_hosts_of_one_address_are_told() -> None:
     assert of()["namesakes"] == []
 
 
+@pytest.mark.parametrize("answer", [{"look": changed(LOOK, ports=None)}, {"unreachable": True, "msg": "no route"}])
+def test_addresses_are_told_whatever_the_host_has_answered(answer: dict[str, Any]) -> None:
+    found = judge("gpu1", answer, None, of() | {"published": ["gpu1.example.org"], "namesakes": ["gw"]})
+    assert [entry.check for entry in found].count("address") == 2
+
+
 def test_a_model_that_lies_on_the_host_is_looked_for() -> None:
     need = of() | {"sources": {"own": "/srv/own"}}
     assert blocking(lines(need=need, sources=["own"])) == []

@@ -2,7 +2,8 @@
 
 Fixed numbers of replicas come first, the largest first, then the one model with `replicas: max` takes what is left.
 What runs already (`current`) keeps its place wherever that is still valid, so adding or
-removing a model moves no other.
+removing a model moves no other. What comes new takes free devices before those of an instance that leaves: then both
+can be there at once, and nobody waits.
 """
 
 from collections import Counter
@@ -62,6 +63,19 @@ class Floor:
         self.free = dict.fromkeys(devices, memory.WHOLE)
         self.seats: list[Seat] = []
         self.reluctance: dict[Device, int] = {}
+        self.vacated: set[Device] = set()
+
+    def vacate(self, models: Sequence[Model]) -> None:
+        """Learn which devices instances sit on that no model of these has any more."""
+        most = len(self.devices) + max((m.replicas or 0 for m in models), default=0)
+        known = {naming.instance(m.name, n) for m in models for n in range(most)}
+        places = {
+            (placed.host, place)
+            for name, placed in self.current.items()
+            if name not in known
+            for place in placed.devices
+        }
+        self.vacated = {d for d in self.devices if (d.host, d.uuid or d.index) in places}
 
     def kept(self, model: Model, replica: int) -> Spot | None:
         """The devices this instance has now, if they still exist, still suffice and nobody else took them."""
@@ -92,7 +106,8 @@ class Floor:
             emptiest = min(self.free[d] for d in spot)
             held = sum(self.reluctance.get(d, 0) for d in spot)
             near = (-worst, -total, nodes)
-            return (held, same[first.host], -free[first.host], *near, crooked, -emptiest, self.order[first])
+            vacated = any(d in self.vacated for d in spot)
+            return (held, same[first.host], vacated, -free[first.host], *near, crooked, -emptiest, self.order[first])
 
         return min(spots, key=cost, default=None)
 
@@ -137,6 +152,7 @@ def place(
 ) -> tuple[list[Seat], list[Misfit]]:
     """Seat every instance, or say which models do not fit and who has the devices. Seats are in the models' order."""
     floor = Floor(devices, current, links or {})
+    floor.vacate(models)
     misfits: list[Misfit] = []
     fixed = [m for m in models if m.replicas is not None]
     greedy = [m for m in models if m.replicas is None]

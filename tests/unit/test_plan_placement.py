@@ -73,6 +73,15 @@ def test_removing_a_model_moves_no_other() -> None:
     assert after == {n: p for n, p in before.items() if n != "a-0"}
 
 
+def test_what_comes_in_place_of_another_takes_free_devices_first() -> None:
+    before = planned([model("a"), model("b")])
+    assert before["a-0"].devices == (0,)
+    after = planned([model("new"), model("b")], current=before)
+    assert after["new-0"].devices == (2,)
+    full = planned([model("a", replicas=4)])
+    assert planned([model("new")], current=full)["new-0"].devices == (0,)
+
+
 def test_changing_the_order_moves_nothing() -> None:
     models = [model("a"), model("b", replicas=2), model("c")]
     before = planned(models)

@@ -104,10 +104,55 @@ def test_one_over_two_gpus_gives_way_to_two(role: Any) -> None:
     moves = changes(
         role, [spec("b-0", "1", "g0", model="b"), spec("b-1", "1", "g1", model="b")], container("a-0", "1", "g0", "g1")
     )["moves"]
-    assert sorted(m["old"] for m in moves) == [[], ["vllm-a-0"]]
+    assert [m["old"] for m in moves] == [["vllm-a-0"], []]  # the second one's GPU is not free before
     assert [m["new"]["instead_of"] for m in moves] == [["a-0@1"], ["a-0@1"]]
     there = [container(f"b-{n}", "1", f"g{n}", instead_of="a-0-previous@1", model="b") for n in (0, 1)]
     assert restores(role, *there, aside("a-0", "1", "g0", "g1")) == {"vllm-a-0": ["vllm-b-0", "vllm-b-1"]}
+
+
+def heir(name: str, *devices: str) -> dict[str, Any]:
+    return {**spec(name, "1", *devices, model="b"), "served_names": ["b", "alias"]}
+
+
+def known_as(there: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {**there, "Labels": {**there["Labels"], "deployctl.names": "\n".join(names)}}
+
+
+def test_who_takes_over_a_name_on_free_devices_is_judged_first_and_goes_again(role: Any, gateway: Any) -> None:
+    old = known_as(container("a-0", "1", "g1", model="a"), "a", "alias")
+    found = changes(role, [heir("b-0", "g0")], old)
+    (move,) = found["moves"]
+    assert (move["old"], move["canary"], move["newcomer"], found["start"]) == ([], True, True, [])
+    assert found["surplus"] == [{"name": "vllm-a-0", "dropped": False}]  # it serves until then
+    assert gateway.haproxy_newcomers(found["moves"], role.vllm_have([old])) == ["b-0"]
+    assert role.vllm_gaps([role.vllm_have([old])], [found["moves"]]) == []
+    new = container("b-0", "1", "g0", instead_of=",".join(move["new"]["instead_of"]), model="b")
+    kept = {**old, "Names": ["/vllm-a-0-previous"], "State": "exited"}
+    assert restores(role, new, kept) == {"vllm-a-0": ["vllm-b-0"]}
+
+
+def test_what_leaves_without_an_heir_comes_back_beside_the_others(role: Any) -> None:
+    old = container("a-0", "1", "g1", model="a")
+    found = changes(role, [spec("b-0", "1", "g0", model="b")], old)
+    assert ([one["name"] for one in found["start"]], found["moves"]) == (["vllm-b-0"], [])
+    assert restores(role, container("b-0", "1", "g0", model="b"), aside("a-0", "1", "g1", model="a")) == {
+        "vllm-a-0": []
+    }
+
+
+def test_surplus_that_nobody_accepted_is_dropped(role: Any) -> None:
+    there = [container("m-0", "2", "g0", instead_of="m-0-previous@1"), aside("m-0", "1", "g0")]
+    assert changes(role, [], *there)["surplus"] == [{"name": "vllm-m-0", "dropped": True}]
+
+
+def test_one_that_stands_for_several_goes_with_the_first_of_them(role: Any) -> None:
+    """The name of the new one is the old one's again by then."""
+    there = [
+        container("m-0", "2", "g0", instead_of="m-0-previous@1,a-0-previous@1"),
+        aside("m-0", "1", "g0"),
+        aside("a-0", "1", "g1", model="a"),
+    ]
+    assert restores(role, *there) == {"vllm-m-0": ["vllm-m-0"], "vllm-a-0": []}
 
 
 def test_a_canary_that_a_stopped_run_left_is_judged_before_the_rest(role: Any, gateway: Any) -> None:

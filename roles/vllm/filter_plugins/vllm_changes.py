@@ -61,10 +61,13 @@ def vllm_changes(
     that somebody changed after they were made. Returns
     `start`: wanted ones whose devices are free, or that are there and stopped; `moves`: `{new, old, dropped, unjudged,
     newcomer, canary}`, a wanted one and the names of those that make room for it, in the order in which they may
-    happen; `kept`: wanted ones that run as they should; `surplus`: names of those that nobody wants any more;
+    happen; `kept`: wanted ones that run as they should; `surplus`: `{name, dropped}` of those that nobody wants;
     `unfinished`: names that a roll that was cut short left behind.
 
-    `dropped` are those of `old` that no verdict has accepted: they stand where another one was set aside, which is the
+    Who takes over a name that clients use from one that leaves is a move too, also where its devices are free: it is
+    judged first, and goes again if the other one comes back.
+
+    `dropped` are those that no verdict has accepted: they stand where another one was set aside, which is the
     one to go back to. A lone such one of a model, that is as wanted, may be a canary that nobody has judged: a move
     that is `unjudged` replaces nothing and judges it. A `newcomer` is no server of the gateway yet.
     """
@@ -74,6 +77,7 @@ def vllm_changes(
     names = {spec["name"] for spec in wanted}
     leaving = {name: c for name, c in there.items() if name not in names}
     start, moves, kept, displaced = [], [], [], set()
+    waits: set[str] = set()
     for spec in wanted:
         found = there.get(spec["name"])
         if found and found["hash"] == spec["hash"] and spec["name"] not in tampered:
@@ -87,16 +91,17 @@ def vllm_changes(
         on_its_devices = [n for n, c in leaving.items() if set(c["devices"]) & set(spec["devices"])]
         old = ([spec["name"]] if found else []) + [n for n in on_its_devices if n not in displaced]
         displaced.update(old)
-        if old or on_its_devices:
-            room = dict.fromkeys(old + on_its_devices)
+        heir_of = [n for n, c in leaving.items() if c["running"] and set(c["names"]) & set(spec["served_names"])]
+        if room := dict.fromkeys(old + on_its_devices + heir_of):
             instead_of = [i for n in room for i in unjudged[n] or [there[n]["id"]]]
             dropped = [n for n in old if unjudged[n]]
             new = {**spec, "instead_of": instead_of}
+            waits |= {spec["name"]} if any(there[n]["running"] for n in old + on_its_devices) else set()
             moves.append({"new": new, "old": old, "dropped": dropped, "unjudged": False})
         else:
             start.append(spec)
-    # What does not serve anyway goes first: nobody misses it.
-    moves.sort(key=lambda move: any(there[n]["running"] for n in move["old"]))
+    # First those that nothing has to stop for: nobody misses what does not serve anyway.
+    moves.sort(key=lambda move: move["new"]["name"] in waits)
     seen: set[str] = set()
     for move in moves:
         before = there[move["new"]["name"]]["server"] if move["new"]["name"] in move["old"] else ""
@@ -107,7 +112,7 @@ def vllm_changes(
         "start": start,
         "moves": moves,
         "kept": kept,
-        "surplus": sorted(set(leaving) - displaced),
+        "surplus": [{"name": n, "dropped": bool(unjudged[n])} for n in sorted(set(leaving) - displaced)],
         "unfinished": sorted(c["name"] for c in have if c["previous"]),
     }
 
@@ -138,12 +143,20 @@ def vllm_coming_back(aside: list[dict[str, Any]], wanted: list[str]) -> list[dic
 
 
 def vllm_restores(have: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Instances that were set aside on one host, each with those that took its place; what is broken comes first."""
+    """Instances that were set aside on one host, each with those that took its place; what is broken comes first.
+
+    Where one took the place of several, it goes with the first of them; the others find their place free.
+    """
     found = []
     for old in (c for c in have if c["previous"]):
         name, new = old["name"].removesuffix(PREVIOUS), replacements(old, have)
         found.append({**old, "name": name, "served_names": old["names"], "replaced_by": new})
-    return sorted(found, key=lambda f: all(c["running"] for c in f["replaced_by"]))
+    found.sort(key=lambda f: all(c["running"] for c in f["replaced_by"]))
+    gone: set[str] = set()
+    for old in found:
+        old["replaced_by"] = [c for c in old["replaced_by"] if c["id"] not in gone]
+        gone |= {c["id"] for c in old["replaced_by"]}
+    return found
 
 
 def vllm_gaps(have: list[list[dict[str, Any]]], moves: list[list[dict[str, Any]]]) -> list[str]:

@@ -22,6 +22,9 @@ ARGUMENTS = {
 class ActionModule(HostProgram):
     """Changes nothing."""
 
+    # Of the first look; every try of one task is made by the same object.
+    restarts: dict[str, int] | None = None
+
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Return the answer."""
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -30,6 +33,10 @@ class ActionModule(HostProgram):
             "containers": [{key: one[key] for key in ("name", "url", "served_names")} for one in given["containers"]],
             "timeout": given["timeout"],
             "patience": given["patience"],
+            "restarts": self.restarts or {},
         }
+        answer = self.ask("vllm_ready", asked, task_vars)
+        if self.restarts is None and "instances" in answer:
+            self.restarts = {one["name"]: one["restarts"] for one in answer["instances"]}
         # Where the program itself fails, another try would too.
-        return {**result, "ready": False, "settled": True, **self.ask("vllm_ready", asked, task_vars)}
+        return {**result, "ready": False, "settled": True, **answer}

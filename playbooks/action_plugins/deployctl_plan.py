@@ -43,7 +43,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = {name: self._task.args.get(name) for name in ("current", "gpus")}
         known = collect.from_ansible(task_vars, self._loader, ROLES, **given)
         if not self._task.args.get("whole", True) and not unnamed(known):
-            return result | {"changed": False, "plan": {"site": known.site}}
+            return result | {"changed": False, "plan": {"site": known.site}, "run_dir": str(_run_dir(task_vars))}
         outcome = make_plan(known)
         if isinstance(outcome, list):
             found = [p.as_dict() for p in outcome]

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +37,11 @@ options:
     type: str
     default: ""
   lease_seconds:
-    description: How long a mark counts after it was last renewed.
+    description:
+      - How long a mark counts after it was last renewed, which happens between the parts of a change.
+      - The longest part is one host whose engines are replaced one after another, or a large model that is fetched.
     type: int
-    default: 3600
+    default: 14400
 author:
   - deployctl
 """
@@ -57,21 +62,23 @@ def holder(lease: int) -> dict[str, Any] | None:
 
 def take(owner: dict[str, Any], lease: int, instead_of: str) -> dict[str, Any] | None:
     """Take or renew the mark; return who has it instead, None when it is ours."""
-    MARK.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     found = holder(lease)
     if found and found.get("run") not in (owner["run"], instead_of):
         return found
     if found is None or found.get("run") != owner["run"]:
-        MARK.unlink(missing_ok=True)
-        try:
-            # Two that come at the same moment: one makes the file, the other is told.
-            descriptor = os.open(MARK, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return holder(lease) or {"who": "somebody", "command": "deployctl", "since": "now", "left": lease}
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            json.dump(owner, handle)
+        MARK.write_text(json.dumps(owner), encoding="utf-8")
+        MARK.chmod(0o600)
     os.utime(MARK)
     return None
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block nobody else on this host looks at the mark or changes it."""
+    MARK.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with MARK.with_suffix(".lock").open("w") as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        yield
 
 
 def main() -> None:
@@ -81,7 +88,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["free", "taken", "released"], "required": True},
             "owner": {"type": "dict", "required": True},
             "instead_of": {"type": "str", "default": ""},
-            "lease_seconds": {"type": "int", "default": 3600},
+            "lease_seconds": {"type": "int", "default": 14400},
         },
         supports_check_mode=True,
     )
@@ -89,11 +96,14 @@ def main() -> None:
     owner, lease, other = given["owner"], given["lease_seconds"], given["instead_of"]
     try:
         if given["state"] == "taken" and not module.check_mode:
-            module.exit_json(changed=False, holder=take(owner, lease, other))
+            with alone():
+                found = take(owner, lease, other)
+            module.exit_json(changed=False, holder=found)
         found = holder(lease)
         ours = found is not None and found.get("run") == owner["run"]
         if given["state"] == "released" and ours and not module.check_mode:
-            MARK.unlink(missing_ok=True)
+            with alone():
+                MARK.unlink(missing_ok=True)
     except OSError as error:
         module.fail_json(msg=f"the mark of this run cannot be kept in {MARK}: {error}")
     module.exit_json(changed=False, holder=None if ours or (found and found.get("run") == other) else found)

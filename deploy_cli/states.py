@@ -51,9 +51,18 @@ def content(state: Mapping[str, Any]) -> str:
 
 
 def merged(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """States of all hosts as one list, newest first, each once."""
-    by_id = {str(state["id"]): dict(state) for state in found if state.get("id")}
-    return sorted(by_id.values(), key=lambda state: (str(state.get("at")), str(state["id"])), reverse=True)
+    """States of all hosts as one list, newest first, each once.
+
+    Each host numbers the states that it saw, so the highest number of a state counts: a host that came later saw fewer.
+    Times are those of the machines that deployctl ran on, and only decide where no number does.
+    """
+    by_id: dict[str, dict[str, Any]] = {}
+    for state in found:
+        if state.get("id"):
+            same = by_id.get(str(state["id"]), {})
+            number = max(int(state.get("number", 0)), int(same.get("number", 0)))
+            by_id[str(state["id"])] = {**state, "number": number}
+    return sorted(by_id.values(), key=lambda s: (s["number"], str(s.get("at")), str(s["id"])), reverse=True)
 
 
 def choose(states: list[dict[str, Any]], wanted: str, current: str | None) -> dict[str, Any]:

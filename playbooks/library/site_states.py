@@ -43,12 +43,17 @@ def read() -> list[dict[str, Any]]:
             continue
         if isinstance(state, dict) and state.get("id") and isinstance(state.get("settings"), dict):
             found.append(state)
-    return sorted(found, key=lambda state: str(state.get("at")), reverse=True)
+    return sorted(found, key=lambda state: (state.get("number", 0), str(state.get("at"))), reverse=True)
 
 
 def save(state: dict[str, Any], keep: int) -> None:
-    """Write one whole or not at all; drop the oldest."""
+    """Write one whole or not at all; drop the oldest.
+
+    It gets the number after the highest here: which one is the last must not hang on the clock of who ran deployctl.
+    """
     FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = [one for one in read() if one["id"] != state["id"]]
+    state = {**state, "number": 1 + max((one.get("number", 0) for one in before), default=0)}
     part = FOLDER / f".{state['id']}.part"
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as handle:

@@ -192,6 +192,19 @@ def test_what_plays_set_is_no_setting() -> None:
     assert module.constants(defaults, set(defaults), ROOT) == {"images_vllm_version": "1"}
 
 
+def test_the_last_state_is_the_last_whatever_the_clock_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("playbooks/library/site_states.py")
+    hosts = []
+    for host, seen in (("h1", (1, 2, 3)), ("h2", (3,))):  # h2 came later
+        monkeypatch.setattr(module, "FOLDER", tmp_path / host)
+        for number in seen:
+            # Who made the second one was an hour ahead.
+            module.save({**state(number), "at": f"2026-11-21 1{9 if number == 2 else number}:00:00 UTC"}, keep=50)
+        assert [kept["id"] for kept in module.read()] == [state(number)["id"] for number in reversed(seen)]
+        hosts += module.read()
+    assert [kept["id"] for kept in states.merged(hosts)] == [state(number)["id"] for number in (3, 2, 1)]
+
+
 def test_a_host_keeps_states_whole_and_drops_the_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = load("playbooks/library/site_states.py")
     monkeypatch.setattr(module, "FOLDER", tmp_path / "states")

@@ -140,6 +140,15 @@ def test_what_leaves_without_an_heir_comes_back_beside_the_others(role: Any) -> 
     }
 
 
+def test_who_gets_the_devices_of_one_that_may_come_back_goes_with_it(role: Any) -> None:
+    gone = aside("a-0", "1", "g0", model="a")  # its run ended before the verdict
+    (start,) = changes(role, [spec("c-0", "1", "g0", model="c")], gone)["start"]
+    there = container("c-0", "1", "g0", instead_of=",".join(start["instead_of"]), model="c")
+    assert restores(role, there, gone) == {"vllm-a-0": ["vllm-c-0"]}
+    (other,) = changes(role, [spec("c-0", "1", "g1", model="c")], gone)["start"]
+    assert other["instead_of"] == []
+
+
 def test_surplus_that_nobody_accepted_is_dropped(role: Any) -> None:
     there = [container("m-0", "2", "g0", instead_of="m-0-previous@1"), aside("m-0", "1", "g0")]
     assert changes(role, [], *there)["surplus"] == [{"name": "vllm-m-0", "dropped": True}]

@@ -78,6 +78,8 @@ def vllm_changes(
     leaving = {name: c for name, c in there.items() if name not in names}
     start, moves, kept, displaced = [], [], [], set()
     waits: set[str] = set()
+    # Set aside without a successor, by a run that no verdict has ended: who gets their devices makes room again.
+    alone = [a for a in aside if not replacements(a, have)]
     for spec in wanted:
         found = there.get(spec["name"])
         if found and found["hash"] == spec["hash"] and spec["name"] not in tampered:
@@ -91,15 +93,16 @@ def vllm_changes(
         on_its_devices = [n for n, c in leaving.items() if set(c["devices"]) & set(spec["devices"])]
         old = ([spec["name"]] if found else []) + [n for n in on_its_devices if n not in displaced]
         displaced.update(old)
+        sat_here = [a["id"] for a in alone if set(a["devices"]) & set(spec["devices"])]
         heir_of = [n for n, c in leaving.items() if c["running"] and set(c["names"]) & set(spec["served_names"])]
         if room := dict.fromkeys(old + on_its_devices + heir_of):
-            instead_of = [i for n in room for i in unjudged[n] or [there[n]["id"]]]
+            instead_of = [i for n in room for i in unjudged[n] or [there[n]["id"]]] + sat_here
             dropped = [n for n in old if unjudged[n]]
             new = {**spec, "instead_of": instead_of}
             waits |= {spec["name"]} if any(there[n]["running"] for n in old + on_its_devices) else set()
             moves.append({"new": new, "old": old, "dropped": dropped, "unjudged": False})
         else:
-            start.append(spec)
+            start.append({**spec, "instead_of": sat_here})
     # First those that nothing has to stop for: nobody misses what does not serve anyway.
     moves.sort(key=lambda move: move["new"]["name"] in waits)
     seen: set[str] = set()

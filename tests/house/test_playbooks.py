@@ -186,3 +186,22 @@ def test_files_named_from_the_folder_of_a_playbook_are_there() -> None:
         if "tasks" not in file.parts:
             for name in told.findall(text(file)):
                 assert (ROOT / file).parent.joinpath(name).exists(), f"{file}: {name}"
+
+
+def test_no_result_hides_a_variable_of_the_plays() -> None:
+    # What is registered or set as a fact wins over variables of plays for the rest of the run, in whichever file.
+    results: set[str] = set()
+    variables: set[str] = set()
+    for file in below("playbooks", suffixes=(".yml",)):
+        waiting: list[Any] = [{"vars": read_yaml(file)} if file.parent.name == "vars" else read_yaml(file)]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, dict):
+                results |= {str(part["register"])} if isinstance(part.get("register"), str) else set()
+                results |= set(part.get("ansible.builtin.set_fact") or {})
+                variables |= set(part["vars"]) if isinstance(part.get("vars"), dict) else set()
+                waiting += part.values()
+            elif isinstance(part, list):
+                waiting += part
+    assert {"site_plan", "site_engines"} <= results and {"site_left", "site_place"} <= variables
+    assert results & variables == set()

@@ -1,11 +1,13 @@
 """A model's `engine_args` and `env`, checked against vLLM's own list of flags and turned into an argument list.
 
+What a site gives to every engine (`vllm_args`, `vllm_env`) keeps to the same rules: it comes last, and so wins.
+
 The list is data/engine_args-<version>.json, written by data/make_engine_args.py from the vllm package of that version.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,33 @@ def check_args(args: Mapping[str, Any], version: str, root: KeyPath) -> Iterator
             yield from _check_one(path, key, spelled, value, flags, version)
 
 
+def check_words(words: Sequence[Any], version: str, root: KeyPath) -> Iterator[Finding]:
+    """Yield (path, what, hint) for every flag of an argument list that this vLLM version refuses or deployctl owns.
+
+    Flags are judged and told, values never: one may be a secret.
+    """
+    data = known(version)
+    flags = data["flags"] if data else {}
+    for place, word in enumerate(words):
+        path: KeyPath = (*root, place)
+        if not isinstance(word, str) or not re.match(r"--?[A-Za-z]", word):
+            if place == 0 and isinstance(word, (str, int, float)):
+                yield path, "the arguments begin with a value", "begin with its flag, such as `--max-num-seqs`"
+            continue
+        left = word.partition("=")[0]
+        key = (left.split() or [left])[0]
+        spelled = _spelled(flag_of(key.lstrip("-")), flags)
+        base, dot, _ = spelled.partition(".")
+        plain = base.removeprefix("no-")
+        entry = flags.get(base) or ({"kind": "no"} if flags.get(plain, {}).get("kind") == "bool" else None)
+        if plain in OWNED:
+            yield path, f"engine argument `{key}` belongs to deployctl", OWNED[plain]
+        elif left != key:
+            yield path, f"engine argument `{key}` and its value are one text", "make them two items of the list"
+        elif data and not key.startswith("-O") and (entry is None or (dot and entry["kind"] != "json")):
+            yield path, f"vLLM {version} has no engine argument `{key}`", _nearest_hint(base, flags)
+
+
 def _spelled(flag: str, flags: Mapping[str, Any]) -> str:
     """The long name behind another spelling (`tp`, `device-memory-utilization`)."""
     for name, entry in flags.items():
@@ -155,9 +184,7 @@ def _check_one(
         if flag.startswith("no-") and flag[3:] in flags:
             yield path, what, f"write `{flag[3:]}: false`"
         else:
-            near = nearest(base, flags)
-            hint = f"`{near}` belongs to deployctl: {OWNED[near]}" if near in OWNED else ""
-            yield path, what, hint or did_you_mean(base, flags, "the arguments are those of `vllm serve --help=all`")
+            yield path, what, _nearest_hint(base, flags)
         return
     if flag_of(key) != flag:
         yield path, f"engine argument `{key}` is a short form", f"write `{flag}`"
@@ -165,6 +192,12 @@ def _check_one(
         yield path, f"engine argument `{key}` has no value", "for a flag without a value, write `true`"
     elif not dot:
         yield from _check_value(path, key, value, entry)
+
+
+def _nearest_hint(flag: str, flags: Mapping[str, Any]) -> str:
+    near = nearest(flag, flags)
+    hint = f"`{near}` belongs to deployctl: {OWNED[near]}" if near in OWNED else ""
+    return hint or did_you_mean(flag, flags, "the arguments are those of `vllm serve --help=all`")
 
 
 def _check_value(path: KeyPath, key: str, value: Any, entry: Mapping[str, Any]) -> Iterator[Finding]:

@@ -29,6 +29,8 @@ def make_plan(site: SiteInput) -> Plan | list[Problem]:
     variables.check_keys(site, out)
     versions = vllm_versions(site)
     _check_versions(site, versions, out)
+    if not site.vouched:
+        _check_every_engine(site, out)
     home = variables.check_same(site, out)
     placeable = models.read(site, home, list(versions), out) if home else []
     devices = _devices(site, out)
@@ -60,10 +62,15 @@ def vllm_versions(site: SiteInput) -> dict[str, str]:
     """The vLLM versions whose flags count, each with the first host that has it; the newest known where none is set."""
     versions: dict[str, str] = {}
     for host in site.groups.get("serving", ()):
-        found = site.setting(host, "images_vllm_version")
-        if found and isinstance(found, (str, float)):
-            versions.setdefault(str(found).removeprefix("v"), host)
+        if found := _vllm_version(site, host):
+            versions.setdefault(found, host)
     return versions or {engine_args.versions()[-1]: ""}
+
+
+def _vllm_version(site: SiteInput, host: str) -> str:
+    """The version of a host's vLLM; empty where none is set."""
+    found = site.setting(host, "images_vllm_version")
+    return str(found).removeprefix("v") if found and isinstance(found, (str, float)) else ""
 
 
 def _check_versions(site: SiteInput, versions: Mapping[str, str], out: Findings) -> None:
@@ -76,6 +83,23 @@ def _check_versions(site: SiteInput, versions: Mapping[str, str], out: Findings)
             f"known versions: {', '.join(engine_args.versions())}; a release has three numbers and stands in quotes",
             "warning",
         )
+
+
+def _check_every_engine(site: SiteInput, out: Findings) -> None:
+    """Check what each host gives to all of its engines; what comes from one place is told once."""
+    seen = []
+    for host in site.groups.get("serving", ()):
+        version = _vllm_version(site, host) or engine_args.versions()[-1]
+        words, env = (site.hosts.get(host, {}).get(name) for name in ("vllm_args", "vllm_env"))
+        places = [site.origin(host, (name,)) for name in ("vllm_args", "vllm_env")]
+        if (one := (version, repr(words), repr(env), places)) in seen:
+            continue
+        seen.append(one)
+        if isinstance(words, list):
+            out.add_all(host, engine_args.check_words(words, version, ("vllm_args",)))
+        if isinstance(env, dict):
+            texts = {key: value for key, value in env.items() if isinstance(key, str)}
+            out.add_all(host, engine_args.check_env(texts, ("vllm_env",)))
 
 
 def _devices(site: SiteInput, out: Findings) -> list[Device]:

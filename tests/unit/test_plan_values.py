@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -216,3 +217,47 @@ def test_entries_that_would_fail_later(entry: dict[str, Any], said: str) -> None
     found = make_plan(site([{"name": "a", "source": "synthetic:tiny-chat", **entry}]))
     assert isinstance(found, list)
     assert said in "".join(f"{problem.what} {problem.hint}" for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--port", "9000"], "`--port` belongs to deployctl"),
+        (["--max-num-seqs", "8", "--api-key=hidden-1234"], "`--api-key` belongs to deployctl"),
+        (["--tensor-parallel-size=4"], "write `tensor_parallel`"),
+        (["-tp", "4"], "`-tp` belongs to deployctl"),
+        (["--max_model_len", "99999"], "write `context_length`"),
+        (["--no-enable-auto-tool-choice"], "write `tool_call_parser`"),
+        (["--bogus"], "vLLM 0.32.0 has no engine argument `--bogus`"),
+        (["--max-num-seq", "8"], "did you mean `max-num-seqs`?"),
+        (["--no-max-num-seqs"], "has no engine argument `--no-max-num-seqs`"),
+        (["--max-num-seqs 8"], "two items of the list"),
+        (["64"], "begin with a value"),
+    ],
+)
+def test_arguments_of_every_engine_keep_to_the_same_rules(words: list[str], said: str) -> None:
+    (problem,) = told(vllm_args=words)
+    assert said in problem.what + problem.hint and problem.where.startswith("gpu1/vllm_args[")
+    assert problem.severity == "error" and "hidden" not in problem.what
+
+
+def test_arguments_of_every_engine_that_vllm_knows() -> None:
+    words = ["--max-num-seqs", "64", "--no-enable-chunked-prefill", "--hf-overrides", '{"a": 1}', "-O3", "-q=fp8"]
+    words += ["--compilation-config.mode=3", "--seed", "-1", "--max_num_batched_tokens=2k", "--ignore-patterns", "a"]
+    assert told(vllm_args=words, vllm_env={"VLLM_LOGGING_LEVEL": "DEBUG"}) == []
+
+
+def test_environment_of_every_engine_keeps_to_the_same_rules() -> None:
+    env = {"VLLM_API_KEY": "hidden", "CUDA_VISIBLE_DEVICES": "0", "HF_TOKEN": "hidden", "OTEL_SERVICE_NAME": "y"}
+    found = told(vllm_env=env)
+    assert [p.where for p in found] == [f"gpu1/vllm_env.{name}" for name in sorted(env)]
+    assert all("belongs to deployctl" in p.what and "hidden" not in p.what + p.hint for p in found)
+
+
+def test_what_many_hosts_have_from_one_place_is_told_once_and_by_each_ones_version() -> None:
+    made = site([model("a")], {"gpu1": [GPU], "gpu2": [GPU]}, vllm_args=["--bogus"])
+    (problem,) = make_plan(made)  # type: ignore[misc]
+    assert problem.where == "gpu1/vllm_args[0]"
+    hosts = {**made.hosts, "gpu1": {**made.hosts["gpu1"], "images_vllm_version": "9.9.9"}}
+    found = make_plan(dataclasses.replace(made, hosts=hosts))
+    assert [p.where for p in found if p.severity == "error"] == ["gpu2/vllm_args[0]"]  # type: ignore[union-attr]

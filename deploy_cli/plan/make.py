@@ -177,7 +177,9 @@ def _seats(site: SiteInput, home: str, placeable: list[Model], devices: list[Dev
     for model in placeable:
         if taken := [device for seat in seats if seat.model is model for device in seat.devices]:
             # The smallest that it gets decides.
-            models.check_size(home, model, min(taken, key=lambda d: d.memory_gib or math.inf), out)
+            least = min(taken, key=lambda d: d.memory_gib or math.inf)
+            given = site.setting(least.host, "vllm_args")
+            models.check_size(home, model, least, given if isinstance(given, list) else [], out)
         kinds = {s.devices[0].kind for s in seats if s.model is model}
         if model.memory_share is not None and kinds == {"cpu"}:
             out.add(

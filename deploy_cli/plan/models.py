@@ -3,17 +3,15 @@
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-from deploy_cli.plan import catalogue, engine_args, hosts, naming
+from deploy_cli.plan import catalogue, engine_args, hosts, memory, naming, weights
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.shapes import Device, KeyPath, Model, SiteInput
 from deploy_cli.plan.wording import did_you_mean, listing, nearest
 
 _HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
-_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)[bB](?![A-Za-z0-9])")
-GIB_PER_BILLION = 0.5
-"""Memory of a billion weights of 4 bits; what is published with less is rare."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # What the placement needs; an entry with one of these refused is not placed, any other is, so that all is told at once.
 _PLACING = ("name", "replicas", "tensor_parallel", "memory_share", "port")
@@ -187,18 +185,28 @@ def _check_engine(home: str, index: int, entry: Mapping[str, Any], version: str,
         out.add_all(home, engine_args.check_parser(parser, version, (*root, "tool_call_parser")))
 
 
-def check_size(home: str, model: Model, device: Device, out: Findings) -> None:
-    """Warn of what most likely cannot work: a model far too large for its GPUs by its name, and an odd span."""
+def check_size(home: str, model: Model, device: Device, everywhere: Sequence[Any], out: Findings) -> None:
+    """Warn of what most likely cannot work: a model too large for its GPUs by its name, and an odd span.
+
+    `everywhere`: the arguments that every engine of the device's host gets.
+    """
+    argv = [str(word) for word in (*model.engine_args, *everywhere)]
     root: KeyPath = ("models", model.position)
-    billions = max([float(times or 1) * float(size) for times, size in _SIZE.findall(model.source)], default=0.0)
-    memory = (device.memory_gib or 0) * model.tensor_parallel
-    if model.kind == "hub" and device.kind == "nvidia" and 0 < memory < billions * GIB_PER_BILLION:
+    billions, each = weights.billions(model.source), weights.gib_per_billion(model.source, _quantization(argv))
+    whole = (device.memory_gib or 0) * model.tensor_parallel
+    share = model.memory_share or memory.DEFAULT_GPU_SHARE
+    moved = any(word.startswith("--") and "offload" in word for word in argv)  # weights may lie in the host's memory
+    known = model.kind in ("hub", "path") and device.kind == "nvidia" and not moved
+    if known and 0 < whole * share < billions * each:
+        shared = model.memory_share is not None and billions * each < whole * memory.DEFAULT_GPU_SHARE
         out.add(
             home,
-            (*root, "tensor_parallel"),
-            f"model `{model.name}` has {billions:g} billion weights by its name: {billions * GIB_PER_BILLION:g} GiB "
-            f"even at 4 bits each, and the {memory:g} GiB of its GPUs cannot hold them",
-            "raise `tensor_parallel`, or take a smaller model",
+            (*root, "memory_share" if shared else "tensor_parallel"),
+            f"model `{model.name}` has {billions:.4g} billion weights by its name, about {billions * each:.3g} GiB, "
+            f"and it gets {whole * share:.3g} GiB: {share:g} of the memory of {model.tensor_parallel} GPU"
+            + ("s" if model.tensor_parallel > 1 else ""),
+            ("raise `memory_share`" if shared else "raise `tensor_parallel`")
+            + ", or take a smaller model or one with fewer bits a weight",
             "warning",
         )
     if model.tensor_parallel & (model.tensor_parallel - 1):
@@ -209,6 +217,12 @@ def check_size(home: str, model: Model, device: Device, out: Findings) -> None:
             "it must divide the model's attention heads, which 2, 4 and 8 nearly always do",
             "warning",
         )
+
+
+def _quantization(argv: Sequence[str]) -> str:
+    """What a command line says of the weights' bits; empty where it says nothing."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("-") else [word])]
+    return next((value for name, value in pairwise(words) if name in ("--quantization", "-q")), "")
 
 
 def _check_template(site: SiteInput, home: str, index: int, entry: Mapping[str, Any], out: Findings) -> None:

@@ -176,11 +176,28 @@ def hub(source: str, **more: Any) -> dict[str, Any]:
     [
         (hub("org/Big-Chat-405B-Instruct"), "405 billion"),
         (hub("org/chat-110b"), "110 billion"),
-        (hub("org/Mix-8x22B", tensor_parallel=1), "176 billion"),
+        (hub("org/Mix-8x22B", tensor_parallel=1), "140.8 billion"),
         (hub("org/Big-405B", tensor_parallel=4), "405 billion"),
         (hub("org/small-7B", tensor_parallel=3), "tensor_parallel 3"),
-        (hub("org/Qwen3-30B-A3B"), None),
-        (hub("org/chat-70B", tensor_parallel=2), None),
+        (hub("org/Qwen3-30B-A3B"), "55.8 GiB, and it gets 41.4 GiB: 0.92 of the memory of 1 GPU"),
+        (hub("org/chat-70B", tensor_parallel=2), "70 billion"),
+        (hub("org/chat-70B", tensor_parallel=4), None),
+        (hub("org/chat-72B-Instruct"), "72 billion"),
+        (hub("org/chat-32B", dtype="bfloat16"), "32 billion"),
+        (hub("org/chat-32B-AWQ", memory_share=0.1), "16 GiB, and it gets 4.5 GiB: 0.1 of"),
+        (hub("org/chat-32B-FP8"), None),
+        (hub("org/chat-32B-FP8", memory_share=0.6), "29.8 GiB"),
+        (hub("org/chat-32B", engine_args={"quantization": "fp8"}), None),
+        (hub("org/chat-72B", engine_args={"quantization": "fp8"}), "67 GiB"),
+        (hub("org/chat-72B", engine_args={"quantization": "bitsandbytes"}), None),
+        (hub("org/chat-32B", engine_args={"cpu-offload-gb": 40}), None),
+        (hub("openai/gpt-oss-20b", memory_share=0.3), None),
+        (hub("org/Mix-8x7B", tensor_parallel=2, memory_share=0.93), None),
+        (hub("org/Scout-17B-128E", memory_share=0.1), None),
+        (hub("org/chat-7B-1000B-tokens"), None),
+        (model("a", source="/srv/models-70b/chat-7B", tool_call_parser="hermes"), None),
+        (model("a", source="/srv/models/chat-72B/", tool_call_parser="hermes"), "72 billion"),
+        (model("a", source="/srv/models/chat-72B-nvfp4", tool_call_parser="hermes"), None),
         (hub("org/chat-v2b"), None),
         (hub("org/Qwen2.5-14B-AWQ"), None),
     ],
@@ -188,6 +205,16 @@ def hub(source: str, **more: Any) -> dict[str, Any]:
 def test_models_that_cannot_fit_are_told(entry: dict[str, Any], said: str | None) -> None:
     found = told([entry])
     assert [str(said) in p.what and p.severity == "warning" for p in found] == ([True] if said else [])
+
+
+def test_a_model_of_fewer_bits_by_the_arguments_of_every_engine_fits() -> None:
+    assert told([hub("org/chat-32B")], vllm_args=["--quantization=fp8"]) == []
+    assert len(told([hub("org/chat-32B")], vllm_args=["--seed", "1"])) == 1
+
+
+def test_a_share_that_is_too_small_for_the_weights_is_to_be_raised() -> None:
+    (problem,) = told([hub("org/chat-14B", memory_share=0.3)])
+    assert "raise `memory_share`" in problem.hint and problem.where.endswith("memory_share")
 
 
 def test_the_choices_are_named() -> None:

@@ -224,13 +224,11 @@ def _fill_up(floor: Floor, model: Model) -> int:
 def _too_wide(model: Model, floor: Floor) -> Misfit | None:
     if any(floor._spots(model)):
         return None
-    sizes: dict[tuple[str, str], int] = {}
-    for device in floor.devices:
-        sizes[device.host, device.kind] = sizes.get((device.host, device.kind), 0) + 1
-    (host, kind), size = max(sizes.items(), key=lambda item: item[1])
+    sizes = Counter((device.host, device.kind, device.model) for device in floor.devices)
+    (host, kind, product), size = max(sizes.items(), key=lambda item: item[1])
     what = (
         f"model `{model.name}` spans {model.tensor_parallel} devices, but no host holds as many that are equal; "
-        f"the largest, {host}, holds {size} {kind}"
+        f"the largest, {host}, holds {size} {product or kind}"
     )
     return Misfit(model, "tensor_parallel", what, f"set `tensor_parallel` to {size} or less")
 

@@ -176,6 +176,13 @@ def test_wide_models_take_neighbours_of_one_kind_on_one_host() -> None:
     assert "spans 2 devices, but no host holds as many" in outcome[0].what
 
 
+def test_a_span_is_told_by_the_devices_that_are_equal() -> None:
+    mixed = [{"kind": "nvidia", "count": 2, "model": "A100"}, {"kind": "nvidia", "count": 3, "model": "L40S"}]
+    outcome = make_plan(site([model("w", tensor_parallel=4)], {"gpu1": mixed}))
+    assert isinstance(outcome, list)
+    assert "the largest, gpu1, holds 3 L40S" in outcome[0].what and "to 3 or less" in outcome[0].hint
+
+
 def test_replicas_spread_over_hosts() -> None:
     after = planned([model("a", replicas=2), model("b", replicas=2)], {"gpu1": GPUS, "gpu2": GPUS})
     assert [after[n].host for n in ("a-0", "a-1", "b-0", "b-1")] == ["gpu1", "gpu2", "gpu1", "gpu2"]

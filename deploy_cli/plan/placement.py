@@ -173,8 +173,10 @@ def place(
         if bad := _too_wide(model, floor):
             misfits.append(bad)
         elif not _fill_up(floor, model):
-            what = f"model `{model.name}` wants every device that is left, and none is: {_usage(floor, model)}"
-            misfits.append(Misfit(model, "replicas", what, "take replicas from another model, or declare more devices"))
+            left, smaller = _shares(floor, model)
+            what = f"model `{model.name}` wants every device that is left, and none is: {_usage(floor, model)}{left}"
+            hint = f"{smaller}take replicas from another model, or declare more devices"
+            misfits.append(Misfit(model, "replicas", what, hint))
     for model in greedy[1:]:
         what = f"both `{greedy[0].name}` and `{model.name}` have `replicas: max`"
         misfits.append(Misfit(model, "replicas", what, "only one can take what is left; give the others a number"))
@@ -238,11 +240,28 @@ def _overflow(model: Model, seated: int, floor: Floor) -> Misfit:
     share = f" with {model.memory_share:g} of a device's memory each" if model.memory_share is not None else ""
     wanted = "1 replica" if model.replicas == 1 else f"{model.replicas} replicas"
     fit = "none fits" if not seated else "1 fits" if seated == 1 else f"{seated} fit"
-    what = f"model `{model.name}` wants {wanted}{each}{share}, and {fit}: {_usage(floor, model)}"
+    left, smaller = _shares(floor, model)
+    what = f"model `{model.name}` wants {wanted}{each}{share}, and {fit}: {_usage(floor, model)}{left}"
     fewer = f"set `replicas: {seated}` or `replicas: max`" if seated else "remove the entry"
     others = [m for m in dict.fromkeys(s.model.name for s in floor.seats) if m != model.name]
     take = f", take replicas from {listing(others)}" if others else ""
-    return Misfit(model, "replicas", what, f"{fewer}{take}, or declare more devices")
+    return Misfit(model, "replicas", what, f"{smaller}{fewer}{take}, or declare more devices")
+
+
+def _shares(floor: Floor, model: Model) -> tuple[str, str]:
+    """What of a GPU's memory is left at most, and how more could sit on one; both empty where nobody shares any."""
+    seated = {s.model.name: s.model for s in floor.seats if s.devices[0].kind == "nvidia"}
+    free = [share for device, share in floor.free.items() if device.kind == "nvidia"]
+    shared = any(other.memory_share is not None for other in seated.values())
+    if not free or not (shared or model.memory_share is not None):
+        return "", ""
+    left = round(max(free), 2)
+    whole = [name for name, other in (seated | {model.name: model}).items() if other.memory_share is None]
+    hints = ["lower `memory_share`"] if shared and (model.memory_share is not None or not left) else []
+    hints += [f"give {listing(whole)} a `memory_share`"] if whole else []
+    # What wants a GPU for itself needs a share and, where nothing is left, the others' to be smaller as well.
+    said = (" or " if model.memory_share is not None else " and ").join(hints)
+    return f"; at most {left:g} of a GPU's memory is free", f"{said}, " if said else ""
 
 
 def _usage(floor: Floor, model: Model) -> str:

@@ -197,6 +197,28 @@ def test_shares_of_memory_fill_a_device_and_no_more() -> None:
     assert "and 3 fit" in outcome[0].what
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "free", "hint"),
+    [
+        ({"memory_share": 0.6}, {"memory_share": 0.6}, "0.4", "lower `memory_share`, remove"),
+        ({"memory_share": 0.6}, {"memory_share": 0.6, "replicas": "max"}, "0.4", "lower `memory_share`, take"),
+        ({}, {"memory_share": 0.6}, "0", "give `a` a `memory_share`, remove"),
+        ({"memory_share": 0.6}, {"replicas": "max"}, "0.4", "give `b` a `memory_share`, take"),
+        ({"memory_share": 1.0}, {"replicas": "max"}, "0", "lower `memory_share` and give `b` a `memory_share`, take"),
+        ({}, {}, None, "remove the entry, take"),
+    ],
+)
+def test_shares_that_do_not_fit_are_explained(
+    first: dict[str, Any], second: dict[str, Any], free: str | None, hint: str
+) -> None:
+    outcome = make_plan(site([model("a", **first), model("b", **second)], {"gpu1": [{"kind": "nvidia", "count": 1}]}))
+    assert isinstance(outcome, list)
+    (problem,) = [p for p in outcome if p.severity == "error"]
+    assert problem.hint.startswith(hint)
+    assert ("memory is free" in problem.what) == bool(free)
+    assert f"at most {free or ''}" in problem.what or not free
+
+
 def test_engines_on_one_gpu_start_one_after_the_other() -> None:
     outcome = make_plan(site([model("a", replicas=3, memory_share=0.3)], {"gpu1": [{"kind": "nvidia", "count": 2}]}))
     assert isinstance(outcome, Plan)

@@ -32,6 +32,8 @@ def make_plan(site: SiteInput) -> Plan | list[Problem]:
     if not site.vouched:
         _check_every_engine(site, out)
     home = variables.check_same(site, out)
+    if home and not site.vouched:
+        variables.check_thresholds(site, home, out)
     placeable = models.read(site, home, list(versions), out) if home else []
     devices = _devices(site, out)
     ranges = _port_ranges(site, out)

@@ -83,7 +83,19 @@ def _range(name: str, kind: str) -> dict[str, int]:
         return {"minimum": 0, "maximum": 100}
     if name.endswith("_port_range"):
         return {"minimum": 0, "maximum": 65535}
-    units = ("_seconds", "_ms", "_bytes", "_mib", "_gib", "_tokens", "_days", "_hours", "_count")
+    units = (
+        "_seconds",
+        "_ms",
+        "_bytes",
+        "_mib",
+        "_gib",
+        "_tokens",
+        "_days",
+        "_hours",
+        "_count",
+        "_ms_max",
+        "_second_min",
+    )
     return {"minimum": 0} if name.endswith(units) else {}
 
 

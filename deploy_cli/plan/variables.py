@@ -7,7 +7,7 @@ from typing import Any
 from deploy_cli.plan import schema, specs
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.shapes import GROUPS, KeyPath, SiteInput, Unresolved
-from deploy_cli.plan.wording import ENCRYPTED, VAULT_HINT, listing
+from deploy_cli.plan.wording import ENCRYPTED, VAULT_HINT, did_you_mean, listing
 
 ALL_EQUAL = ("models",)
 
@@ -133,6 +133,28 @@ def check_same(site: SiteInput, out: Findings) -> str | None:
                     "it belongs to the whole site: set it once, for the site group",
                 )
     return homes[0]
+
+
+def check_thresholds(site: SiteInput, home: str, out: Findings) -> None:
+    """Thresholds of single models name one that is there; any other would never count."""
+    models = site.hosts[home]["models"]
+    entries = models if isinstance(models, list) else []
+    names = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+    if not names or len(names) < len(entries):
+        return  # told already
+    variable = "acceptance_load_thresholds_by_model"
+    seen = []
+    for host, values in site.hosts.items():
+        if (one := (repr(values.get(variable)), site.origin(host, (variable,)))) in seen:
+            continue  # the group's, the same for every host
+        seen.append(one)
+        limits = values.get(variable)
+        for index, entry in enumerate(limits if isinstance(limits, list) else []):
+            name = entry.get("model") if isinstance(entry, dict) else None
+            if isinstance(name, str) and name not in names:
+                what = f"`{variable}[{index}]` is for a model `{name[:60]}`, and `models` has none of that name"
+                hint = did_you_mean(name, names, f"one of {listing(names)}")
+                out.add(host, (variable, index, "model"), what, hint)
 
 
 def check_keys(site: SiteInput, out: Findings) -> None:

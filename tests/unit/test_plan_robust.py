@@ -38,7 +38,7 @@ GARBAGE: list[Any] = [
 ]
 ROLE_VARIABLES = (
     *("haproxy_api_keys", "haproxy_port", "vllm_port_base", "vllm_port_range", "vllm_env", "images_vllm_version"),
-    "vllm_args",
+    *("vllm_args", "acceptance_load_thresholds_by_model"),
     *("haproxy_bind_address", "jaeger_query_port", "docker_daemon_config"),
 )
 PLACES: list[tuple[str | int, ...]] = [

@@ -288,3 +288,23 @@ def test_what_many_hosts_have_from_one_place_is_told_once_and_by_each_ones_versi
     hosts = {**made.hosts, "gpu1": {**made.hosts["gpu1"], "images_vllm_version": "9.9.9"}}
     found = make_plan(dataclasses.replace(made, hosts=hosts))
     assert [p.where for p in found if p.severity == "error"] == ["gpu2/vllm_args[0]"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("tiny-chit", "did you mean `tiny-chat`?"), ("nope", "one of `tiny-chat`, `b`"), ("alias", "one of"), ("b", None)],
+)
+def test_thresholds_are_for_a_model_that_is_there(name: str, hint: str | None) -> None:
+    models = [model("tiny-chat", aliases=["alias"]), model("b")]
+    limits = [{"model": "tiny-chat", "itl_p95_ms_max": 5}, {"model": name, "ttft_p95_ms_max": 100}]
+    made = site(models, {"gpu1": [GPU], "gpu2": [GPU]}, acceptance_load_thresholds_by_model=limits)
+    outcome = make_plan(made)
+    found = [] if isinstance(outcome, Plan) else outcome
+    assert [p.where for p in found] == ["gpu1/acceptance_load_thresholds_by_model[1].model"] * bool(hint)
+    assert not hint or hint in found[0].hint
+
+
+def test_thresholds_below_nothing_are_refused() -> None:
+    limits: Any = [{"model": "a", "ttft_p95_ms_max": -1, "requests_per_second_min": -0.5}]
+    found = told(acceptance_load_thresholds_by_model=limits, acceptance_load_e2e_p95_ms_max=-3)
+    assert len(found) == 3 and all("at least 0" in p.what for p in found)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from deploy_cli.plan.shapes import KeyPath
+from deploy_cli.plan.shapes import KeyPath, Unresolved
 from deploy_cli.plan.wording import did_you_mean, listing, nearest, shown, type_name
 
 Finding = tuple[KeyPath, str, str]
@@ -91,6 +91,14 @@ _KIND_WORDS = {
 }
 
 
+_QUOTED = {
+    "bool": "true|false",
+    "switch": "true|false",
+    "int": r"-?\d{1,18}",
+    "float": r"-?\d{1,18}(\.\d{1,18})?",
+}
+
+
 @lru_cache(maxsize=4)
 def known(version: str) -> dict[str, Any] | None:
     """vLLM's flags and parsers for a version such as `0.32.0`; None when no list was made for it."""
@@ -119,20 +127,17 @@ def check_args(args: Mapping[str, Any], version: str, root: KeyPath) -> Iterator
     seen: dict[str, str] = {}
     for key, value in args.items():
         path: KeyPath = (*root, key)
-        flag = flag_of(key)
-        if key.startswith("-"):
-            yield (
-                path,
-                f"engine argument `{key}` is written with dashes in front",
-                f"write `{flag.lstrip('-')}: <value>`",
-            )
+        flag = flag_of(key.lstrip("-"))
+        spelled = _spelled(flag, flags)
+        owned = spelled.partition(".")[0].removeprefix("no-")
+        if key.startswith("-") and owned not in OWNED:
+            what = f"engine argument `{key}` is written with dashes in front"
+            yield path, what, f"write `{spelled}: <value>`"
             continue
         if flag in seen:
             yield path, f"engine argument `{flag}` is given twice, as `{seen[flag]}` and as `{key}`", "keep one of them"
             continue
         seen[flag] = key
-        spelled = _spelled(flag, flags)
-        owned = spelled.partition(".")[0].removeprefix("no-")
         if owned in OWNED:
             yield path, f"engine argument `{key}` belongs to deployctl", OWNED[owned]
         elif data:
@@ -201,7 +206,13 @@ def _nearest_hint(flag: str, flags: Mapping[str, Any]) -> str:
 
 
 def _check_value(path: KeyPath, key: str, value: Any, entry: Mapping[str, Any]) -> Iterator[Finding]:
+    if _waits(value):
+        return  # told where templates are looked at
     kind = entry["kind"]
+    if isinstance(value, str) and kind in _QUOTED and re.fullmatch(_QUOTED[kind], value):
+        what = f"engine argument `{key}` is text, not {_KIND_WORDS[kind]}"
+        yield path, what, f"take the quotes away: write `{flag_of(key)}: {value}`"
+        return
     fits = {
         "bool": isinstance(value, bool),
         "switch": isinstance(value, bool),
@@ -224,6 +235,12 @@ def _check_value(path: KeyPath, key: str, value: Any, entry: Mapping[str, Any]) 
             near = nearest(str(item), choices)
             hint = f"did you mean `{near}`?" if near else f"one of {listing(choices)}"
             yield path, f"engine argument `{key}` cannot be {shown(path, item)}", hint
+
+
+def _waits(value: Any) -> bool:
+    """Whether a template in a value could not be rendered."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, Unresolved) or any(_waits(part) for part in parts)
 
 
 def _is_json(value: Any) -> bool:

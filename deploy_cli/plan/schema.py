@@ -13,6 +13,9 @@ from deploy_cli.plan.wording import did_you_mean, listing, nearest, shown, type_
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*\Z"  # not `$`, which lets a line break at the end pass
+_SIGNS = "letters, digits and `. _ / -`, beginning with a letter or digit"
+_MEANT = {"gpu": "nvidia", "gpus": "nvidia", "cuda": "nvidia"}
+"""What people write for a word that no spelling is near to."""
 _NAME = {"type": "string", "pattern": NAME, "maxLength": 96}
 
 MODEL: dict[str, Any] = {
@@ -21,7 +24,7 @@ MODEL: dict[str, Any] = {
     "additionalProperties": False,
     "required": ["name", "source"],
     "properties": {
-        "name": {**_NAME, "description": "what a client sends as `model`"},
+        "name": {**_NAME, "description": f"what a client sends as `model`: {_SIGNS}"},
         "source": {
             "type": "string",
             "minLength": 1,
@@ -204,6 +207,8 @@ def _explain(error: Any, root: KeyPath, meaning: str = "") -> Iterator[tuple[Key
             if error.message.startswith(repr(key)):
                 said = error.schema["properties"].get(key, {}).get("description", "")
                 yield path, f"{name} has no `{key}`", f"add `{key}`: {said}" if said else f"add `{key}`"
+    elif rule == "type" and "propertyNames" in error.absolute_schema_path:
+        yield path, f"a key of {name} is {type_name(value)}, not text", "write a name, in quotes if it is all digits"
     elif rule == "anyOf" and (ranged := [e for e in error.context if e.validator in _RANGES]):
         yield from _explain(ranged[0], root, meaning)
     else:
@@ -211,6 +216,8 @@ def _explain(error: Any, root: KeyPath, meaning: str = "") -> Iterator[tuple[Key
         hint = f"it is {meaning}" if meaning else _plain_hint(rule, error)
         if rule == "enum":
             hint = f"one of {listing(_choices(error))}" + (f"; {hint}" if meaning else "")
+        if _is_quoted(error):
+            hint = f"take the quotes away; {hint}"
         if near:
             hint = f"did you mean `{near}`?"
         yield path, f"{name} {said}", hint
@@ -219,10 +226,13 @@ def _explain(error: Any, root: KeyPath, meaning: str = "") -> Iterator[tuple[Key
 def _say(error: Any, path: KeyPath) -> tuple[str, str | None]:
     """What is wrong with one value, and the word that was probably meant."""
     rule, value = error.validator, error.instance
-    if rule == "type" or (rule == "anyOf" and not isinstance(value, (int, float, str))):
+    if rule == "type" or (rule == "anyOf" and (not isinstance(value, (int, float, str)) or _is_quoted(error))):
         return f"is {type_name(value)}, not {_wanted_type(error)}", None
     if rule in ("enum", "const", "anyOf"):
-        return f"cannot be {shown(path, value)}", nearest(value, _choices(error)) if isinstance(value, str) else None
+        choices = _choices(error)
+        meant = _MEANT.get(value.lower()) if isinstance(value, str) else None
+        near = meant if meant in choices else nearest(value, choices) if isinstance(value, str) else None
+        return f"cannot be {shown(path, value)}", near
     if rule in _RANGES:
         return f"is {shown(path, value)}; it must be {_RANGES[rule]} {error.validator_value}", None
     if rule in ("minItems", "minLength"):
@@ -234,10 +244,17 @@ def _say(error: Any, path: KeyPath) -> tuple[str, str | None]:
     return f"is not valid ({rule})", None
 
 
+def _is_quoted(error: Any) -> bool:
+    """Whether a number is written as text where only the number counts."""
+    kinds = [part.get("type") for part in (error.schema, *error.schema.get("anyOf", []))]
+    form = NUMBER if "number" in kinds else re.compile("-?[0-9]+") if "integer" in kinds else None
+    return form is not None and isinstance(error.instance, str) and form.fullmatch(error.instance) is not None
+
+
 def _plain_hint(rule: str, error: Any) -> str:
     """A hint for a place whose meaning is not written down."""
     if rule == "pattern" and error.validator_value == NAME:
-        return "letters, digits and `. _ / -`, beginning with a letter or digit"
+        return _SIGNS
     if rule in ("enum", "const"):
         return f"one of {listing(_choices(error))}"
     if rule in _RANGES:

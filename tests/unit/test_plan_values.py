@@ -10,7 +10,7 @@ from plan_site import roles
 from test_plan_placement import model, site
 
 from deploy_cli.errors import Problem
-from deploy_cli.plan import Plan, make_plan, specs
+from deploy_cli.plan import Plan, Unresolved, make_plan, specs
 from deploy_cli.plan.schema import check
 
 GPU = {"kind": "nvidia", "model": "L40S", "memory_gib": 44.98, "count": 4}
@@ -308,3 +308,34 @@ def test_thresholds_below_nothing_are_refused() -> None:
     limits: Any = [{"model": "a", "ttft_p95_ms_max": -1, "requests_per_second_min": -0.5}]
     found = told(acceptance_load_thresholds_by_model=limits, acceptance_load_e2e_p95_ms_max=-3)
     assert len(found) == 3 and all("at least 0" in p.what for p in found)
+
+
+@pytest.mark.parametrize(
+    ("entry", "what", "hint"),
+    [
+        ({"replicas": "2"}, "`models[0].replicas` is text, not a whole number or `max`", "take the quotes away"),
+        ({"replicas": "mx"}, "`models[0].replicas` cannot be `mx`", "did you mean `max`?"),
+        ({"tensor_parallel": "2"}, "is text, not a whole number", "take the quotes away"),
+        ({"memory_share": "0.5"}, "is text, not a number", "take the quotes away"),
+        ({"tensor_parallel": "1.5"}, "is text, not a whole number", "it is devices"),
+        ({"memory_share": "half"}, "is text, not a number", "it is share of each"),
+        ({"name": "a b"}, "wrong form", "letters, digits and `. _ / -`"),
+        ({"engine_args": {"enforce_eager": "true"}}, "is text, not true or false", "write `enforce-eager: true`"),
+        ({"engine_args": {"max_num_seqs": "256"}}, "is text, not a whole number", "write `max-num-seqs: 256`"),
+        ({"engine_args": {"watermark": "0.1"}}, "is text, not a number", "write `watermark: 0.1`"),
+        ({"engine_args": {"seed": Unresolved("x", facts=True)}}, "cannot be rendered", "write the value itself"),
+        ({"engine_args": {"hf-overrides": {"a": [Unresolved("x")]}}}, "cannot be rendered", "correct the template"),
+        ({"engine_args": {5: 6}}, "a key of `models[0].engine_args` is a whole number, not text", "in quotes"),
+        ({"engine_args": {"--tp": 2}}, "`--tp` belongs to deployctl", "write `tensor_parallel`"),
+        ({"engine_args": {"--max_num_seqs": 2}}, "dashes in front", "write `max-num-seqs: <value>`"),
+        ({"engine_args": {"-q": "fp8"}}, "dashes in front", "write `quantization: <value>`"),
+    ],
+)
+def test_hints_that_lead_to_what_works(entry: dict[str, Any], what: str, hint: str) -> None:
+    (problem,) = told([{**model("a"), **entry}])
+    assert what in problem.what and hint in problem.hint
+
+
+@pytest.mark.parametrize("kind", ["gpu", "GPU", "cuda"])
+def test_what_people_call_a_gpu(kind: str) -> None:
+    assert [p.hint for p in told(devices={"kind": kind})] == ["did you mean `nvidia`?"]

@@ -57,8 +57,12 @@ OWNED = {
     "data-parallel-size": "write `replicas`: each is an instance of its own behind the gateway",
     "pipeline-parallel-size": "write `tensor_parallel`; the plan counts one device for each part",
     "prefill-context-parallel-size": "the plan counts `tensor_parallel` devices for an instance, and no more",
+    "lora-modules": "adapters cannot be reached through the gateway yet: it knows the names of `models` only",
     "disable-log-stats": "tracing and metrics need the statistics",
 }
+# Files and models that the engine reads: it is offline, and of the host's folders it sees its model's.
+IN_MODEL = ("tokenizer", "hf-config-path", "tool-parser-plugin", "log-config-file")
+AT_LEAST_ONE = ("max-num-seqs", "max-num-batched-tokens")
 # Environment variables that would undo what deployctl sets, or put a secret where it can be read.
 OWNED_ENV = {
     "VLLM_API_KEY": "keys belong to the gateway: write `haproxy_api_keys`",
@@ -197,6 +201,9 @@ def _check_one(
         yield path, f"engine argument `{key}` has no value", "for a flag without a value, write `true`"
     elif not dot:
         yield from _check_value(path, key, value, entry)
+        yield from _check_use(path, key, flag, value)
+    elif flag == "speculative-config.model":
+        yield from _check_use(path, key, flag, {"model": value})
 
 
 def _nearest_hint(flag: str, flags: Mapping[str, Any]) -> str:
@@ -235,6 +242,21 @@ def _check_value(path: KeyPath, key: str, value: Any, entry: Mapping[str, Any]) 
             near = nearest(str(item), choices)
             hint = f"did you mean `{near}`?" if near else f"one of {listing(choices)}"
             yield path, f"engine argument `{key}` cannot be {shown(path, item)}", hint
+
+
+def _check_use(path: KeyPath, key: str, flag: str, value: Any) -> Iterator[Finding]:
+    """What vLLM would read, but cannot work with in the container."""
+    file = value if flag in IN_MODEL or (flag == "spec-model" and "/" in str(value)) else None
+    if flag.startswith("speculative-config") and isinstance(value, (str, dict)) and _is_json(value):
+        draft = json.loads(value) if isinstance(value, str) else value
+        file = draft.get("model") if isinstance(draft, dict) else None
+        file = file if "/" in str(file) else None  # `ngram` is a method
+    if isinstance(file, str) and not re.match(r"/model(/|\Z)", file):
+        what = f"engine argument `{key}` names what is not in the container"
+        yield path, what, "put it into the model's folder, which is /model there: the engine is offline"
+    number = re.match(r"-?\d+(\.\d+)?", str(value)) if flag in AT_LEAST_ONE and not isinstance(value, bool) else None
+    if number and float(number[0]) <= 0:  # 0.5k is 500
+        yield path, f"engine argument `{key}` is below 1", "it must be at least 1"
 
 
 def _waits(value: Any) -> bool:

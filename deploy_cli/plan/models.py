@@ -181,6 +181,9 @@ def _check_engine(home: str, index: int, entry: Mapping[str, Any], version: str,
     args, env, parser = _dict(entry.get("engine_args")), _dict(entry.get("env")), entry.get("tool_call_parser")
     out.add_all(home, engine_args.check_args(args, version, (*root, "engine_args")))
     out.add_all(home, engine_args.check_env(env, (*root, "env")))
+    for key in [key for key, value in args.items() if engine_args.flag_of(key) == "load-format" and value == "dummy"]:
+        what = f"model `{entry.get('name')}` answers nonsense: `{key}: dummy` takes random weights for its own"
+        out.add(home, (*root, "engine_args", key), what, "leave it out, unless only speed is measured", "warning")
     if isinstance(parser, str) and parser not in ("", "none"):
         out.add_all(home, engine_args.check_parser(parser, version, (*root, "tool_call_parser")))
 

@@ -339,3 +339,45 @@ def test_hints_that_lead_to_what_works(entry: dict[str, Any], what: str, hint: s
 @pytest.mark.parametrize("kind", ["gpu", "GPU", "cuda"])
 def test_what_people_call_a_gpu(kind: str) -> None:
     assert [p.hint for p in told(devices={"kind": kind})] == ["did you mean `nvidia`?"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"lora-modules": ["a=/model/a"]}, "cannot be reached through the gateway yet"),
+        ({"tokenizer": "org/other"}, "`tokenizer` names what is not in the container"),
+        ({"tokenizer": "gpt2"}, "not in the container"),
+        ({"tool_parser_plugin": "/srv/plugin.py"}, "not in the container"),
+        ({"log-config-file": "/modelled.json"}, "not in the container"),
+        ({"hf-config-path": "/etc/x"}, "not in the container"),
+        ({"speculative_config": {"model": "org/draft", "num_speculative_tokens": 3}}, "not in the container"),
+        ({"speculative-config": '{"model": "org/draft"}'}, "not in the container"),
+        ({"speculative-config.model": "org/draft"}, "not in the container"),
+        ({"spec-model": "org/draft"}, "not in the container"),
+        ({"max-num-seqs": 0}, "at least 1"),
+        ({"max_num_batched_tokens": -5}, "at least 1"),
+        ({"max-num-batched-tokens": "0"}, "at least 1"),
+    ],
+)
+def test_arguments_that_cannot_work_in_the_container(args: dict[str, Any], said: str) -> None:
+    (problem,) = told([model("a", engine_args=args)])
+    assert said in problem.what + problem.hint and problem.severity == "error"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"tokenizer": "/model", "tool-parser-plugin": "/model/parser.py", "max-num-seqs": 1},
+        {"speculative-config": {"method": "ngram", "model": "ngram"}, "max-num-batched-tokens": "2k"},
+        {"speculative-config": {"method": "mtp"}, "hf-config-path": "/model/other"},
+        {"max-num-batched-tokens": "0.5k"},
+        {"speculative-config.model": "/model/draft", "load-format": "safetensors"},
+    ],
+)
+def test_arguments_that_work_in_the_container(args: dict[str, Any]) -> None:
+    assert told([model("a", engine_args=args)]) == []
+
+
+def test_random_weights_are_told() -> None:
+    (problem,) = told([model("a", engine_args={"load_format": "dummy"})])
+    assert problem.severity == "warning" and "random weights" in problem.what

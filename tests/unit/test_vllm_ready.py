@@ -12,7 +12,7 @@ import pytest
 from loading import loaded
 
 program = loaded("playbooks/programs/vllm_ready.py")
-ANSWERS = {
+ANSWERS: dict[str, tuple[int, list[dict[str, Any]]]] = {
     "good": (200, [{"choices": [{"text": " a", "logprobs": {"token_logprobs": [-0.5]}}]}]),
     "nan": (200, [{"choices": [{"text": "!", "logprobs": {"token_logprobs": [float("nan")]}}]}]),
     "null": (200, [{"choices": [{"text": "!", "logprobs": {"token_logprobs": [None]}}]}]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -42,6 +43,9 @@ class Output:
 
 def start(request: Request, output: Output, command: Callable[[Request, Output], int]) -> int:
     """Check the inventory, print the command if only that is wanted, else run; every error becomes an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks ends no command
     try:
         if not request.hosts:  # else there is none yet
             check_inventory(request.inventory)

@@ -154,11 +154,15 @@ def _before_any_task(code: int, log: str, inventory: Path) -> tuple[int, str, st
 def ansible_error(log: str) -> str:
     """Return the error that ansible-playbook ended with, out of its log; empty when it wrote none."""
     clean = _clean(log)
-    found = re.search(r"^(?:\[ERROR\]: |ERROR! |Traceback |usage: )", clean, re.MULTILINE)
+    found = re.search(r"^(?:\[ERROR\]: |ERROR(?:!|:) |Traceback |usage: )", clean, re.MULTILINE)
     if not found:
         return ""
     text = clean[found.start() :].strip()
-    return re.sub(r"^(?:\[ERROR\]: |ERROR! )", "", text)[:2000]
+    if text.startswith("Traceback ") and (ended := re.findall(r"^[\w.]+: .*", text, re.MULTILINE)):
+        # Of its own errors, such as a setting of the environment that it cannot take, the class says nothing.
+        text = re.sub(r"^ansible\.errors\.\w+: ", "", ended[-1])
+        return (text if text != ended[-1] else f"ansible-playbook ended with a Traceback: {text}")[:2000]
+    return re.sub(r"^(?:\[ERROR\]: |ERROR(?:!|:) )", "", text)[:2000]
 
 
 def _clean(log: str) -> str:

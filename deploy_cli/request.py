@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import locale
 import os
 import re
 import shlex
@@ -118,8 +119,24 @@ def environment(run_dir: Path, request: Request) -> dict[str, str]:
         # ansible-runner turns host key checking off unless it is told.
         "ANSIBLE_HOST_KEY_CHECKING": os.environ.get("ANSIBLE_HOST_KEY_CHECKING", "True"),
         "ANSIBLE_NOCOLOR": "1",  # the log is read in files
+        # The runner builds its own on this one; another writes a document of its own, and events are lost.
+        "ANSIBLE_STDOUT_CALLBACK": "default",
+        **({} if _locale_does() else {"LC_ALL": "C.UTF-8"}),
         **dict(request.environment),
     }
+
+
+def _locale_does() -> bool:
+    """Say whether Ansible takes the user's locale: it asks the same, and ends where it is not there or not UTF-8."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, "")
+        encoding = locale.getlocale()[1] or ""
+    except (locale.Error, ValueError):
+        return False
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+    return encoding.lower() in ("utf-8", "utf8")
 
 
 def extra_vars_files(request: Request, folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -204,6 +205,14 @@ def test_an_error_with_json_is_one_document(
 ) -> None:
     assert deployctl(monkeypatch, "up", "inventories/locl.yml", "--json") == 2
     assert json.loads(capsys.readouterr().out)["status"] == "refused"
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_is_told(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    (site.parent / "ü.yml").write_text("all: {}\n")
+    assert deployctl(monkeypatch, "plan", site.parent / "ü.yml", "--show-command") == 0
+    assert b"\\xfc.yml" in raw.getvalue()
 
 
 @pytest.mark.parametrize("words", [["up"], ["upp", "i.yml"], ["up", "i.yml", "--nonsense"], ["up", "i.yml", "-f", "0"]])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy_cli.drift import Change
-from deploy_cli.outcome import TAKEN_BACK_TASK, judge
+from deploy_cli.outcome import TAKEN_BACK_TASK, ansible_error, judge
 from deploy_cli.progress import Failure, Progress
 from deploy_cli.request import Request
 
@@ -60,3 +60,20 @@ def test_a_dry_run_whose_second_plan_is_refused_has_found_a_difference(tmp_path:
     progress.changes.append(Change("gpu1", "", "GPUs", ("a GPU is lost",)))
     assert judge(Request("diff", tmp_path), progress, 2)[:2] == (5, "drifted")
     assert judge(Request("up", tmp_path), progress, 2)[0] != 5
+
+
+def test_what_ansible_says_before_it_has_begun(tmp_path: Path) -> None:
+    def ended(log: str) -> tuple[int, str]:
+        return judge(Request("up", tmp_path), Progress(), 1, log=log)[::2]
+
+    assert ansible_error("ERROR: Ansible requires the locale encoding to be UTF-8") == (
+        "Ansible requires the locale encoding to be UTF-8"
+    )
+    frames = 'Traceback (most recent call last):\n  File "/a.py", line 1, in <module>\n    x()\n'
+    first = f"{frames}ValueError: no\n\nThe above exception was the cause:\n\n{frames}"
+    assert ended(f"{first}ansible.errors.AnsibleOptionsError: X has an invalid value\n") == (
+        2,
+        "X has an invalid value",
+    )
+    code, told = ended(f"{first}KeyError: 'x'\n")
+    assert code == 1 and told.endswith("Traceback: KeyError: 'x'") and "File" not in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import os
 import signal
 import stat
@@ -327,6 +328,27 @@ def test_the_environment_of_the_child(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
     assert found["ANSIBLE_HOST_KEY_CHECKING"] == "True"  # ansible-runner would turn it off
     assert found["PYTHONDONTWRITEBYTECODE"] == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"), [("C", "C.UTF-8"), ("xx_XX.UTF-8", "C.UTF-8"), ("C.UTF-8", None), ("", None)]
+)
+def test_a_locale_that_ansible_does_not_take_is_replaced(
+    given: str, passed: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    monkeypatch.delenv("LC_CTYPE", raising=False)
+    monkeypatch.setenv("LC_ALL", given)
+    before = locale.setlocale(locale.LC_ALL)
+    assert environment(tmp_path, Request("up", tmp_path)).get("LC_ALL") == passed
+    assert locale.setlocale(locale.LC_ALL) == before
+
+
+def test_another_callback_in_the_users_shell_does_not_cost_the_events(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "json")
+    assert run(Request("up", site))[0].status == "ok"
 
 
 @pytest.mark.parametrize(

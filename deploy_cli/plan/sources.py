@@ -3,6 +3,7 @@
 This reads files (the planner itself does not). Values are Ansible's business; only the files' shape is looked at here.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from deploy_cli.errors import Problem
+from deploy_cli.plan import groups as shape
 from deploy_cli.plan.shapes import GROUPS
 
 UNREADABLE = "the file is no YAML"
@@ -105,6 +107,20 @@ def check_file(path: Path) -> list[Problem]:
         ]
 
 
+def check_variables(path: Path) -> list[Problem]:
+    """As check_file, of a file of a group's or host's variables: it holds a mapping."""
+    problems = check_file(path)
+    if not problems and not is_vault(text := _text(path)):
+        node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if isinstance(node, yaml.SequenceNode) or (isinstance(node, yaml.ScalarNode) and node.value):
+            kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+            what = f"{UNREADABLE} that Ansible takes: a file of variables is a mapping, not {kind}"
+            key = path.stem if path.stem in ("models", "devices") else "<name>"
+            hint = f"begin with `{key}:`, and put it below, indented"
+            problems.append(Problem(f"{shown_path(path)}:{node.start_mark.line + 1}", what, hint))
+    return problems
+
+
 def vars_files(folder: Path, name: str) -> Iterator[Path]:
     """The files in which Ansible looks for a group's or host's variables: `<name>`, `<name>.yml`, `<name>/...`."""
     for suffix in _SUFFIXES:
@@ -195,15 +211,33 @@ def scan(inventories: Sequence[str], groups: Iterable[str], hosts: Sequence[str]
             ]
     for path in dict.fromkeys(files):
         # An inventory without a suffix is INI more often than not; a file of variables never is.
-        if path.suffix in (_YAML if path in sources else _SUFFIXES):
-            problems += check_file(path)
-    return problems
+        if path in sources:
+            problems += check_file(path) if path.suffix in _YAML else []
+        elif path.suffix in _SUFFIXES:
+            problems += check_variables(path)
+    return problems + [problem for source in sources for file in _own(source) for problem, _ in _shape(file)]
 
 
 def unreadable(inventory: str) -> list[Problem]:
-    """Files of an inventory that are no YAML, found before Ansible starts: it stops at the first, without its name."""
-    found = [problem for file in _files(Path(inventory)) for problem in check_file(file)]
-    return [problem for problem in found if problem.what.startswith(UNREADABLE)]
+    """What Ansible stops at in an inventory's files, before it starts: it ends at the first, without its name."""
+    source = Path(inventory)
+    own = _own(source)
+    found = [problem for file in own for problem in check_file(file)]
+    found += [problem for file in _variables(source, own) for problem in check_variables(file)]
+    found = [problem for problem in found if problem.what.startswith(UNREADABLE)]
+    shapes = [one for file in own for one in _shape(file)]
+    if any(stops for _, stops in shapes):
+        found += [problem for problem, _ in shapes]
+    program = source.suffix not in _YAML and source.is_file() and _text(source).startswith("#!")
+    if program and not os.access(source, os.X_OK):
+        name = shown_path(source)
+        found.append(Problem(name, "an inventory that is a program must be executable", f"`chmod +x {name}`"))
+    return found
+
+
+def _shape(file: Path) -> list[tuple[Problem, bool]]:
+    text = _text(file)
+    return [] if is_vault(text) or text.startswith("#!") else list(shape.check(text, shown_path(file)))
 
 
 def encrypted(inventory: str) -> list[str]:
@@ -213,12 +247,24 @@ def encrypted(inventory: str) -> list[str]:
 
 def _files(inventory: Path) -> list[Path]:
     """Files of a YAML inventory (or of a folder of some), and the files of variables beside it that may be read."""
+    own = _own(inventory)
+    return list(dict.fromkeys([*own, *_variables(inventory, own)]))
+
+
+def _own(inventory: Path) -> list[Path]:
+    """The files of a YAML inventory, or of a folder of some."""
     folder = inventory if inventory.is_dir() else inventory.parent
     below = sorted(inventory.rglob("*")) if inventory.is_dir() else [inventory]
     hidden = re.compile(r"\..*|group_vars|host_vars|vars_plugins")  # Ansible looks for no inventory in these
     own = [f for f in below if not any(hidden.fullmatch(part) for part in f.relative_to(folder).parts)]
-    found = [f for f in own if f.suffix in _YAML and f.is_file()]
-    text = "\n".join(_text(file) for file in found)
+    return [f for f in own if f.suffix in _YAML and f.is_file()]
+
+
+def _variables(inventory: Path, own: Iterable[Path]) -> list[Path]:
+    """The files of variables beside an inventory that may be read for it."""
+    folder = inventory if inventory.is_dir() else inventory.parent
+    found: list[Path] = []
+    text = "\n".join(_text(file) for file in own)
     # Every key may be the name of a group or host: what no file is named after does no harm.
     names = sorted(set(re.findall(r"^\s*([\w.-]+)\s*:|(?<=[{,])\s*([\w.-]+)\s*:", text, re.MULTILINE)))
     for name in dict.fromkeys(n for pair in names for n in pair if n):

@@ -24,8 +24,8 @@ _NO_BRACKET = "not enough values to unpack"
 
 
 def about_vault(text: str) -> bool:
-    """Say whether Ansible lacks a vault's password."""
-    return bool(re.search(r"vault secrets|vault password", text))
+    """Say whether Ansible lacks a vault's password; that the file of one cannot be read says so by itself."""
+    return bool(re.search(r"vault secrets|vault password(?! file)", text))
 
 
 def reason(error: str, log: str) -> tuple[str, str] | None:

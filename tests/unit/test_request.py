@@ -96,3 +96,5 @@ def test_a_vault_that_ansible_stops_at_is_named(tmp_path: Path, monkeypatch: pyt
     code, _status, told, hint = judge(Request("plan", Path("i.yml")), Progress(), 1, log=f"[ERROR]: {NO_SECRET}\n")
     assert (code, told) == (2, f"group_vars/local.yml: {ENCRYPTED}")
     assert "--vault-password-file" in hint
+    missing = "The vault password file /s/pw was not found"
+    assert judge(Request("plan", Path("i.yml")), Progress(), 1, log=f"[ERROR]: {missing}\n")[::2] == (2, missing)

@@ -5,9 +5,11 @@ before any host is touched. What Ansible would convert by itself (`"8000"` for a
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from deploy_cli.plan.wording import nearest
+
+Mistake = tuple[str, str, Literal["error", "warning"]]
 
 _NUMBER = {"type": "string", "pattern": r"^-?[0-9]+\Z"}
 _TYPES: dict[str, dict[str, Any]] = {
@@ -45,6 +47,17 @@ _FORMS = {
     "_shm_size": (rf"^{_SIZE}\Z", "such as 4g or 512m"),
     "_memory_limit": (rf"^({_SIZE})?\Z", "such as 4g or 512m, or empty"),
 }
+
+# By which Ansible reaches a host: all it has are too many to keep here, so only what is near to these is told.
+_REACH = tuple(
+    f"ansible_{name}"
+    for name in (
+        *("host", "user", "port", "connection", "password", "python_interpreter", "private_key_file"),
+        *("become", "become_method", "become_user", "become_password", "become_pass", "become_exe", "become_flags"),
+        *("ssh_private_key_file", "ssh_common_args", "ssh_extra_args", "ssh_args", "ssh_host", "ssh_user", "ssh_port"),
+        *("ssh_pass", "ssh_password", "ssh_private_key", "sftp_extra_args", "scp_extra_args"),
+    )
+)
 
 
 def to_schema(name: str, option: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,14 +112,18 @@ def _range(name: str, kind: str) -> dict[str, int]:
     return {"minimum": 0} if name.endswith(units) else {}
 
 
-def unknown_name(name: str, specs: Mapping[str, Mapping[str, Any]], site: Iterable[str]) -> tuple[str, str] | None:
-    """(what, hint) when a variable's name looks like a mistake, None when it is known or the user's own.
+def unknown_name(name: str, specs: Mapping[str, Mapping[str, Any]], site: Iterable[str]) -> Mistake | None:
+    """(what, hint, severity) when a variable's name looks like a mistake, None when it is known or the user's own.
 
     A name that begins with a role's name and an underscore must be in that role's spec. Any other name is the user's
-    own, unless it is very near to a name that deployctl reads.
+    own, unless it is very near to a name that deployctl reads, or (a warning) by which Ansible reaches a host.
     """
     site_names = list(site)
-    if name in site_names or name.startswith(("ansible_", "_")):
+    if name in site_names or name in _REACH or name.startswith("_"):
+        return None
+    if near := nearest(name, _REACH, cutoff=0.9):
+        return f"variable `{name}` is none that Ansible is known to read", f"did you mean `{near}`?", "warning"
+    if name.startswith("ansible_"):
         return None
     roles = [r for r in specs if name.startswith(f"{r}_")]
     if roles:
@@ -119,7 +136,7 @@ def unknown_name(name: str, specs: Mapping[str, Mapping[str, Any]], site: Iterab
             if near
             else f"`deployctl` reads only names in roles/{role}/meta/argument_specs.yml"
         )
-        return f"unknown variable `{name}`: role {role} has none of that name", hint
+        return f"unknown variable `{name}`: role {role} has none of that name", hint, "error"
     near = nearest(name, site_names, cutoff=0.83) or nearest(
         name, [option for options in specs.values() for option in options], cutoff=0.94
     )
@@ -127,5 +144,6 @@ def unknown_name(name: str, specs: Mapping[str, Mapping[str, Any]], site: Iterab
         return (
             f"unknown variable `{name}`",
             f"did you mean `{near}`? Otherwise give your own variable a name less like it",
+            "error",
         )
     return None

@@ -2,12 +2,13 @@
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from deploy_cli.plan import ports
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.shapes import GROUPS, KeyPath, SiteInput, Unresolved
-from deploy_cli.plan.wording import shown
+from deploy_cli.plan.wording import listing, shown
 
 WILDCARDS = ("", "*", "0.0.0.0", "::", "[::]")  # noqa: S104 - recognised, not bound
 _NAME = re.compile(r"[^\W.-][\w.-]{0,252}")
@@ -19,26 +20,35 @@ _ONCE = "one machine is one host, named once: each name would give away all of i
 
 def check(site: SiteInput, out: Findings) -> None:
     """Names and addresses of all hosts of the site."""
-    machines: dict[Any, str] = {}
-    for host, values in site.hosts.items():
+    machines: dict[Any, list[str]] = {}
+    for host in site.hosts:
         if host in site.groups:
             out.add_site(
                 f"host `{host}` has the name of a group",
                 "Ansible puts the host's variables on the group, for every host in it: give one of them another name",
             )
         _check_addresses(site, host, out)
-        machine = _machine(site, host)
-        first = machines.setdefault(machine, host) if machine else host
-        if first != host and is_local(site, host):
-            what = f"hosts `{first}` and `{host}` are one machine: both have `ansible_connection: local`"
-            # Somebody may only be trying a plan: nothing says that it is meant for real machines.
-            out.add(host, ("ansible_connection",), what, _ONCE, "warning")
-        elif first != host:
-            port = ports.number(values.get("ansible_port")) or 22
-            address = values.get("ansible_host") or host
-            what = f"hosts `{first}` and `{host}` are one machine: both are reached at {address}, port {port}"
-            out.add(host, ("ansible_host",), what, _ONCE)
+        if machine := _machine(site, host):
+            machines.setdefault(machine, []).append(host)
+    for names in machines.values():
+        if len(names) > 1:
+            _one_machine(site, names, out)
     _check_reach(site, out)
+
+
+def _one_machine(site: SiteInput, names: Sequence[str], out: Findings) -> None:
+    """One problem for all names of a machine: a template that gives one address gives it to every host."""
+    said = f"hosts {' and '.join(f'`{n}`' for n in names) if len(names) == 2 else listing(names)} are one machine"
+    every, second = "both" if len(names) == 2 else "all", names[1]
+    if is_local(site, second):
+        # Somebody may only be trying a plan: nothing says that it is meant for real machines.
+        what = f"{said}: {every} have `ansible_connection: local`"
+        out.add(second, ("ansible_connection",), what, _ONCE, "warning")
+        return
+    values = site.hosts[second]
+    port = ports.number(values.get("ansible_port")) or 22
+    what = f"{said}: {every} are reached at {values.get('ansible_host') or second}, port {port}"
+    out.add(second, ("ansible_host",), what, _ONCE)
 
 
 def address(site: SiteInput, host: str) -> str:

@@ -32,6 +32,8 @@ def check_groups(site: SiteInput, out: Findings) -> None:
 
 def check_parents(site: SiteInput, out: Findings) -> None:
     """Each of the three groups stands in the site's group, and in no other."""
+    several = len(site.parents) == len(GROUPS) and len({tuple(above) for above in site.parents.values()}) == 1
+    folder = "; of a folder with several sites, name the file of one" if several else ""
     for group, above in site.parents.items():
         # `serving` names the site, so its parent has to be the only one.
         if site.site in above and (len(above) == 1 or group != "serving"):
@@ -39,7 +41,7 @@ def check_parents(site: SiteInput, out: Findings) -> None:
         if len(above) > 1:
             out.add_site(
                 f"group `{group}` has {len(above)} parents, {listing(above)}: a site is one group",
-                "keep it below the site's group alone; a group of your own names its hosts instead",
+                f"keep it below the site's group alone; a group of your own names its hosts instead{folder}",
             )
         elif site.site:
             place = f"is a child of `{above[0]}`, not" if above else "stands outside"
@@ -123,16 +125,26 @@ def check_same(site: SiteInput, out: Findings) -> str | None:
                 f"write a list `models` in {folder}, such as `- {{name: tiny-chat, source: synthetic:tiny-chat}}`",
             )
         return None
+    reference = homes[0]
     for name in ALL_EQUAL:
-        for host in homes[1:]:
-            if site.hosts[host][name] != site.hosts[homes[0]][name]:
-                out.add(
-                    host,
-                    (name,),
-                    f"`{name}` on {host} differs from `{name}` on {homes[0]}",
-                    "it belongs to the whole site: set it once, for the site group",
-                )
-    return homes[0]
+        alike: list[list[str]] = []
+        for host in homes:
+            group = next((g for g in alike if site.hosts[g[0]][name] == site.hosts[host][name]), None)
+            if group:
+                group.append(host)
+            else:
+                alike.append([host])
+        # What most have is meant for all: the place of the others is where it is to be put right.
+        usual, *odd = sorted(alike, key=len, reverse=True)
+        reference = usual[0]
+        if others := [host for group in odd for host in group]:
+            out.add(
+                others[0],
+                (name,),
+                f"`{name}` on {', '.join(others)} differs from `{name}` on {reference}",
+                "it belongs to the whole site: set it once, for the site group",
+            )
+    return reference
 
 
 def check_thresholds(site: SiteInput, home: str, out: Findings) -> None:

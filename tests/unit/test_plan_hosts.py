@@ -99,3 +99,4 @@ def test_a_site_comes_down_however_its_groups_stand_as_long_as_it_has_a_name() -
     twice = {name: ["a", "b"] for name in ("serving", "gateway", "telemetry")}
     found = unnamed(dataclasses.replace(aside, site="", parents=twice))
     assert [f"group `{name}` has 2 parents" in p.what for p, name in zip(found, twice, strict=True)] == [True] * 3
+    assert all("name the file of one" in p.hint for p in found), "as where a folder of sites is named"

@@ -5,6 +5,7 @@ it); where an Ansible does not, problems are told by host and key instead of fil
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +62,8 @@ def from_ansible(
         nullable=frozenset(name for name, value in defaults.items() if value is None),
         filled=frozenset(name for name, value in defaults.items() if value and isinstance(value, str)),
         origin=lambda host, path: origin_of(raw.get(host, {}), read[host].tagged, path) if host in read else None,
-        exists=lambda path: Path(path).exists(),
+        exists=_there,
+        is_folder=os.path.isdir,
         base=str(Path(inventories[0]).absolute().parent) if inventories else "",
         problems=problems,
         unreadable=any(p.what.startswith(_UNREAD) for p in problems),
@@ -69,6 +71,13 @@ def from_ansible(
         vouched=gpus is not None,
         gpus={str(host): plain(facts) for host, facts in (gpus or {}).items()},
     )
+
+
+def _there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:
+        return True  # another user's: the roles work as root
 
 
 def _wanted(raw: Mapping[str, Any], known_specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

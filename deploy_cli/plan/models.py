@@ -103,6 +103,9 @@ def _check_source(site: SiteInput, home: str, index: int, entry: Mapping[str, An
             out.add(home, path, "a GGUF file cannot be served", hint)
         elif local and not site.exists(source):
             out.add(home, path, f"the path `{source}` does not exist", "correct it, or put the model's folder there")
+        elif local and not site.exists(posixpath.join(source, "config.json")):
+            hint = "name the folder of a model in Hugging Face's form, with config.json and safetensors"
+            out.add(home, path, f"`{source}` is no model's folder: it holds no config.json", hint)
         _no_revision(home, index, entry, "a model from a path", out)
         return "path"
     if not _HUB.fullmatch(source) or ".." in source or "--" in source:
@@ -117,6 +120,9 @@ def _check_source(site: SiteInput, home: str, index: int, entry: Mapping[str, An
             hint = "a hub id `org/name`, an absolute path, or `synthetic:<preset>`"
         out.add(home, path, f"`{source[:60]}` is no source of a model", hint)
         return "hub"
+    if re.search(r"[-_.]gguf$", source, re.IGNORECASE):
+        hint = "take the repository with the model's safetensors, most often of the same name without `GGUF`"
+        out.add(home, path, f"`{source[:60]}` holds GGUF files, which cannot be served", hint)
     _check_revision(home, index, entry, out)
     return "hub"
 
@@ -230,11 +236,14 @@ def _quantization(argv: Sequence[str]) -> str:
 
 def _check_template(site: SiteInput, home: str, index: int, entry: Mapping[str, Any], out: Findings) -> None:
     template = entry.get("chat_template")
-    if isinstance(template, str) and template and not site.exists(_absolute(site, template)):
+    if not isinstance(template, str) or not template:
+        return
+    folder = site.is_folder(_absolute(site, template))
+    if folder or not site.exists(_absolute(site, template)):
         out.add(
             home,
             ("models", index, "chat_template"),
-            f"the chat template `{template}` does not exist",
+            f"the chat template `{template}` {'is a folder' if folder else 'does not exist'}",
             "it is a file on the control node; a relative path begins at the inventory's folder",
         )
 

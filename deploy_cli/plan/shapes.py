@@ -52,7 +52,9 @@ class SiteInput:
     origin: Callable[[str, KeyPath], str | None] = lambda host, path: None
     """`file:line` of a host's value, or None."""
     exists: Callable[[str], bool] = lambda path: True
-    """Whether a path exists on the control node."""
+    """Whether a path exists on the control node; true where that may not be looked at."""
+    is_folder: Callable[[str], bool] = lambda path: False
+    """Whether a path is a folder on the control node."""
     base: str = ""
     """Absolute folder that relative paths of the inventory begin at: the inventory's own."""
     problems: Sequence[Problem] = ()

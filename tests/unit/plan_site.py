@@ -114,6 +114,7 @@ def site_input(folder: Path, current: Mapping[str, Placed] | None = None) -> Sit
         filled=filled(),
         origin=lambda host, path: lines.get(host, {}).get(path),
         exists=lambda path: Path(path).exists(),
+        is_folder=lambda path: Path(path).is_dir(),
         base=str(folder),
         problems=problems,
         current=current or {},

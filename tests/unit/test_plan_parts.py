@@ -8,7 +8,7 @@ import pytest
 from plan_site import roles
 
 from deploy_cli import errors
-from deploy_cli.plan import catalogue, engine_args, naming, sources, specs, wording
+from deploy_cli.plan import catalogue, collect, engine_args, naming, sources, specs, wording
 from deploy_cli.plan.schema import SITE, check
 
 VERSION = "0.32.0"
@@ -232,3 +232,13 @@ def test_exit_codes_follow_the_tree() -> None:
     drawn = errors.__doc__ or ""
     for name in [n for n in vars(errors) if n.endswith("Error")]:
         assert name in drawn
+
+
+def test_a_path_that_only_root_may_look_at_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not collect._there("/nobody/has/this")
+
+    def refuse(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert collect._there("/srv/models/a")

@@ -19,7 +19,7 @@ from deploy_cli.plan.wording import ENCRYPTED, VAULT_HINT
 # Defaults the planner itself reads; everything else in roles/*/defaults is the roles' business.
 READ_DEFAULTS = re.compile(
     r"(haproxy|jaeger)_(\w+_)?port|haproxy_bind_address|haproxy_api_keys|haproxy_config_dir|vllm_port_(base|range)|"
-    r"images_vllm_version"
+    r"vllm_shutdown_timeout_seconds|images_vllm_version"
 )
 _CONNECTION = (
     *("ansible_connection", "ansible_host", "ansible_port"),

@@ -27,6 +27,7 @@ def make_plan(site: SiteInput) -> Plan | list[Problem]:
         variables.check_variables(site, out)
     hosts.check(site, out)
     variables.check_keys(site, out)
+    variables.check_grace(site, out)
     versions = vllm_versions(site)
     _check_versions(site, versions, out)
     if not site.vouched:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from deploy_cli.plan import schema, specs
+from deploy_cli.plan import ports, schema, specs
 from deploy_cli.plan.findings import Findings
 from deploy_cli.plan.shapes import GROUPS, KeyPath, SiteInput, Unresolved
 from deploy_cli.plan.wording import ENCRYPTED, VAULT_HINT, did_you_mean, listing
@@ -167,6 +167,17 @@ def check_thresholds(site: SiteInput, home: str, out: Findings) -> None:
                 what = f"`{variable}[{index}]` is for a model `{name[:60]}`, and `models` has none of that name"
                 hint = did_you_mean(name, names, f"one of {listing(names)}")
                 out.add(host, (variable, index, "model"), what, hint)
+
+
+def check_grace(site: SiteInput, out: Findings) -> None:
+    """Docker's patience with an engine is longer than the engine's own with its requests, or these are cut off."""
+    names = ("vllm_stop_grace_seconds", "vllm_shutdown_timeout_seconds")
+    for host in site.groups.get("serving", ()):
+        written = site.hosts.get(host, {}).get(names[0])  # the role's default follows the timeout
+        grace, timeout = ports.number(written), ports.number(site.setting(host, names[1]))
+        if grace is not None and timeout is not None and grace <= timeout:
+            what = f"`{names[0]}` {grace} is not longer than `{names[1]}` {timeout}: Docker would cut requests off"
+            out.add(host, (names[0],), what, f"leave it out (then it is 30 s longer), or write at least {timeout + 1}")
 
 
 def check_keys(site: SiteInput, out: Findings) -> None:

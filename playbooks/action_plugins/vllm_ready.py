@@ -7,7 +7,7 @@ will not come up by themselves, and why), `msg`, `progress` (what each is doing)
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from deploy_cli.host_program import HostProgram
 
@@ -22,8 +22,9 @@ ARGUMENTS = {
 class ActionModule(HostProgram):
     """Changes nothing."""
 
-    # Of the first look; every try of one task is made by the same object.
-    restarts: dict[str, int] | None = None
+    # Of the first look. The class's: Ansible makes each try of a task with another object, all in one process that ends
+    # with the task.
+    restarts: ClassVar[dict[str, int] | None] = None
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Return the answer."""
@@ -37,6 +38,6 @@ class ActionModule(HostProgram):
         }
         answer = self.ask("vllm_ready", asked, task_vars)
         if self.restarts is None and "instances" in answer:
-            self.restarts = {one["name"]: one["restarts"] for one in answer["instances"]}
+            type(self).restarts = {one["name"]: one["restarts"] for one in answer["instances"]}
         # Where the program itself fails, another try would too.
         return {**result, "ready": False, "settled": True, **answer}

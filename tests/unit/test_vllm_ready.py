@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,3 +82,33 @@ def test_who_was_restarted_long_ago_is_waited_for(monkeypatch: pytest.MonkeyPatc
 def test_who_computes_no_numbers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     assert looked(monkeypatch, url, "nan", 0, None)["fatal"] == program.NO_NUMBERS
     assert looked(monkeypatch, url, "good", 0, None)["ready"]
+
+
+def test_tries_of_one_task_remember_the_first_look(tmp_path: Path) -> None:
+    """By the real Ansible, which makes every try with another object; `docker` counts how often it was asked."""
+    docker = tmp_path / "docker"
+    found = json.dumps([{"State": {"Running": False, "Status": "restarting", "ExitCode": 1}, "RestartCount": "%d"}])
+    docker.write_text(
+        "#!/bin/sh\n[ $1 = inspect ] || { echo ValueError: no such thing; exit 0; }\n"
+        f"echo >> {tmp_path}/asked\nprintf '{found}' $((5 + $(wc -l < {tmp_path}/asked)))\n"
+    )
+    docker.chmod(0o755)
+    task = {
+        "vllm_ready": {"containers": [{"name": "vllm-m-0", "url": "http://127.0.0.1:9", "served_names": ["m"]}]},
+        "register": "seen",
+        "until": "seen.settled",
+        "retries": 20,
+        "delay": 0,
+        "failed_when": "not seen.ready",
+    }
+    book = tmp_path / "book.yml"
+    book.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "-c", "local", book],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "ANSIBLE_CONFIG": str(root / "ansible.cfg"),
+             "ANSIBLE_ACTION_PLUGINS": str(root / "playbooks/action_plugins")},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "stopped 8 times (exit code 1): ValueError: no such thing" in done.stdout, done.stdout + done.stderr
+    assert len((tmp_path / "asked").read_text().splitlines()) == 2

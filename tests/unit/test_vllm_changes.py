@@ -127,8 +127,29 @@ def test_who_takes_over_a_name_on_free_devices_is_judged_first_and_goes_again(ro
     assert gateway.haproxy_newcomers(found["moves"], role.vllm_have([old])) == ["b-0"]
     assert role.vllm_gaps([role.vllm_have([old])], [found["moves"]]) == []
     new = container("b-0", "1", "g0", instead_of=",".join(move["new"]["instead_of"]), model="b")
+    waiting = role.vllm_waiting_heirs(role.vllm_have([old, new]))
+    assert [one["name"] for one in waiting] == ["vllm-b-0"]  # goes when it fails, and the old one never went
+    (again,) = changes(role, [heir("b-0", "g0")], old, new)["moves"]
+    assert again["unjudged"]  # by a run that was stopped
     kept = {**old, "Names": ["/vllm-a-0-previous"], "State": "exited"}
-    assert restores(role, new, kept) == {"vllm-a-0": ["vllm-b-0"]}
+    assert role.vllm_waiting_heirs(role.vllm_have([kept, new])) == []
+    (back,) = role.vllm_restores(role.vllm_have([new, kept]))
+    # It serves until the old one does.
+    assert (back["replaced_by"], [one["name"] for one in back["beside"]]) == ([], ["vllm-b-0"])
+
+
+def test_each_of_two_makes_way_for_one_of_two_again(role: Any) -> None:
+    """Nobody goes before the one whose place it has comes back, or all would be away at once."""
+    there = [known_as(container(f"a-{n}", "1", f"g{n}", model="a"), "a", "alias") for n in (0, 1)]
+    moves = changes(role, [heir("b-0", "g0"), heir("b-1", "g1")], *there)["moves"]
+    assert [m["new"]["instead_of"] for m in moves] == [["a-0@1"], ["a-1@1"]]
+
+
+def test_heirs_beside_go_with_the_last_that_comes_back(role: Any) -> None:
+    there = [container(f"b-{n}", "1", f"g{n}", instead_of="a-0@1,a-1@1", model="b") for n in (2, 3)]
+    there += [{**aside(f"a-{n}", "1", f"g{n}", model="a"), "Id": f"a-{n}@1"} for n in (0, 1)]
+    found = role.vllm_restores(role.vllm_have(there))
+    assert [[one["name"] for one in old["beside"]] for old in found] == [[], ["vllm-b-2", "vllm-b-3"]]
 
 
 def test_what_leaves_without_an_heir_comes_back_beside_the_others(role: Any) -> None:

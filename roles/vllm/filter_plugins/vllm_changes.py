@@ -73,9 +73,13 @@ def vllm_changes(
     """
     there = {c["name"]: c for c in have if not c["previous"]}
     aside = [c for c in have if c["previous"]]
-    unjudged = {c["name"]: [a["id"] for a in aside if c in replacements(a, have)] for c in there.values()}
     names = {spec["name"] for spec in wanted}
     leaving = {name: c for name, c in there.items() if name not in names}
+    unjudged = {
+        c["name"]: [a["id"] for a in aside if c in replacements(a, have)]
+        + [a["id"] for a in leaving.values() if a["id"] in c["instead_of"]]
+        for c in there.values()
+    }
     start, moves, kept, displaced = [], [], [], set()
     waits: set[str] = set()
     # Set aside without a successor, by a run that no verdict has ended: who gets their devices makes room again.
@@ -95,6 +99,7 @@ def vllm_changes(
         displaced.update(old)
         sat_here = [a["id"] for a in alone if set(a["devices"]) & set(spec["devices"])]
         heir_of = [n for n, c in leaving.items() if c["running"] and set(c["names"]) & set(spec["served_names"])]
+        heir_of = [] if old or on_its_devices else heir_of
         if room := dict.fromkeys(old + on_its_devices + heir_of):
             instead_of = [i for n in room for i in unjudged[n] or [there[n]["id"]]] + sat_here
             dropped = [n for n in old if unjudged[n]]
@@ -146,20 +151,32 @@ def vllm_coming_back(aside: list[dict[str, Any]], wanted: list[str]) -> list[dic
 
 
 def vllm_restores(have: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Instances that were set aside on one host, each with those that took its place; what is broken comes first.
+    """Instances that were set aside on one host, each with those that came for it; what is broken comes first.
 
-    Where one took the place of several, it goes with the first of them; the others find their place free.
+    `replaced_by`: they have its name or devices and go before it starts; of several the first, the others find their
+    place free. `beside`: heirs of its names, elsewhere; they serve until the last of those that come back does.
     """
     found = []
     for old in (c for c in have if c["previous"]):
         name, new = old["name"].removesuffix(PREVIOUS), replacements(old, have)
-        found.append({**old, "name": name, "served_names": old["names"], "replaced_by": new})
+        in_place = [
+            c for c in new if c["name"] == name or not old["devices"] or set(c["devices"]) & set(old["devices"])
+        ]
+        beside = [c for c in new if c not in in_place]
+        found.append({**old, "name": name, "served_names": old["names"], "replaced_by": in_place, "beside": beside})
     found.sort(key=lambda f: all(c["running"] for c in f["replaced_by"]))
-    gone: set[str] = set()
-    for old in found:
-        old["replaced_by"] = [c for c in old["replaced_by"] if c["id"] not in gone]
-        gone |= {c["id"] for c in old["replaced_by"]}
+    for key, order in (("replaced_by", found), ("beside", found[::-1])):
+        gone = {c["id"] for old in found for c in old["replaced_by"]} if key == "beside" else set()
+        for old in order:
+            old[key] = [c for c in old[key] if c["id"] not in gone]
+            gone |= {c["id"] for c in old[key]}
     return found
+
+
+def vllm_waiting_heirs(have: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Instances that came for others of one host which still stand at their place."""
+    there = [c for c in have if not c["previous"]]
+    return [c for c in there if any(old["id"] in c["instead_of"] for old in there)]
 
 
 def vllm_gaps(have: list[list[dict[str, Any]]], moves: list[list[dict[str, Any]]]) -> list[str]:
@@ -194,5 +211,6 @@ class FilterModule:
             "vllm_leaving": vllm_leaving,
             "vllm_coming_back": vllm_coming_back,
             "vllm_restores": vllm_restores,
+            "vllm_waiting_heirs": vllm_waiting_heirs,
             "vllm_gaps": vllm_gaps,
         }

@@ -170,6 +170,7 @@ def test_nothing_beside_the_playbooks_wins_silently() -> None:
 def test_nothing_more_moves_when_a_host_has_vanished() -> None:
     # Ansible takes the next batch of a play though a host of the one before could not be reached.
     parts = [play["ansible.builtin.import_playbook"] for play in read_yaml("playbooks/plays/site.yml")]
+    assert parts[0] == "place.yml", "what runs, and the GPUs that answer, are known before anything is changed"
     plays = [play for part in parts for play in read_yaml(f"playbooks/plays/{part}")]
     assert len([play for play in plays if "serial" in play]) > 3, "the plays that go host by host are elsewhere now"
     for place, play in enumerate(plays):

@@ -98,9 +98,10 @@ def vllm_changes(
         old = ([spec["name"]] if found else []) + [n for n in on_its_devices if n not in displaced]
         displaced.update(old)
         sat_here = [a["id"] for a in alone if set(a["devices"]) & set(spec["devices"])]
-        heir_of = [n for n, c in leaving.items() if c["running"] and set(c["names"]) & set(spec["served_names"])]
-        heir_of = [] if old or on_its_devices else heir_of
-        if room := dict.fromkeys(old + on_its_devices + heir_of):
+        room = dict.fromkeys(old + on_its_devices) or dict.fromkeys(
+            n for n, c in leaving.items() if c["running"] and set(c["names"]) & set(spec["served_names"])
+        )
+        if room:
             instead_of = [i for n in room for i in unjudged[n] or [there[n]["id"]]] + sat_here
             dropped = [n for n in old if unjudged[n]]
             new = {**spec, "instead_of": instead_of}
@@ -165,11 +166,10 @@ def vllm_restores(have: list[dict[str, Any]]) -> list[dict[str, Any]]:
         beside = [c for c in new if c not in in_place]
         found.append({**old, "name": name, "served_names": old["names"], "replaced_by": in_place, "beside": beside})
     found.sort(key=lambda f: all(c["running"] for c in f["replaced_by"]))
-    for key, order in (("replaced_by", found), ("beside", found[::-1])):
-        gone = {c["id"] for old in found for c in old["replaced_by"]} if key == "beside" else set()
-        for old in order:
-            old[key] = [c for c in old[key] if c["id"] not in gone]
-            gone |= {c["id"] for c in old[key]}
+    gone: set[str] = set()
+    for old, key in [*((old, "replaced_by") for old in found), *((old, "beside") for old in reversed(found))]:
+        old[key] = [c for c in old[key] if c["id"] not in gone]
+        gone |= {c["id"] for c in old[key]}
     return found
 
 

@@ -1,9 +1,13 @@
 """A double of an engine: says who it is and what it was sent; streams slowly when asked to."""
 
 import json
+import select
+import socket
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+left: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -18,7 +22,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_POST(self) -> None:
-        """Echo, after four seconds if asked to, or a stream of five chunks in five seconds."""
+        """Echo, after four seconds if asked to, or a stream of five chunks in five seconds.
+
+        Who goes away meanwhile is counted; the echo holds how many did.
+        """
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if b'"stream": true' in body:
             self.send_response(200)
@@ -31,8 +38,15 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
             return
         if b'"slow": true' in body:
-            time.sleep(4)
-        told = {"double": sys.argv[1], "size": len(body), "headers": {k.lower(): v for k, v in self.headers.items()}}
+            gone, _, _ = select.select([self.connection], [], [], 4)
+            if gone and not self.connection.recv(1, socket.MSG_PEEK):
+                left.append(self.path)
+        told = {
+            "double": sys.argv[1],
+            "size": len(body),
+            "left": len(left),
+            "headers": {k.lower(): v for k, v in self.headers.items()},
+        }
         answer = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))

@@ -133,6 +133,28 @@ def test_errors_are_openai_errors(site: Site) -> None:
     assert caught.value.status_code == 413
 
 
+def counted(engine: docker.DockerClient, metric: str) -> float:
+    """A metric of vLLM, summed over the site's engines and its own labels."""
+    total = 0.0
+    for container in instances(engine).values():
+        port = container.ports["8000/tcp"][0]["HostPort"]
+        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+        total += sum(float(n) for n in re.findall(rf"^{re.escape(metric)}\{{.*\}} (\S+)$", text, re.M))
+    return total
+
+
+def test_an_engine_stops_when_its_client_is_gone(site: Site, engine: docker.DockerClient) -> None:
+    tokens, most = counted(engine, "vllm:generation_tokens_total"), 8 * 1000
+    with pytest.raises(openai.APITimeoutError):
+        client(site).completions.create(
+            model="tiny-chat", prompt="x", max_tokens=most // 8, n=8, timeout=1, extra_body={"ignore_eos": True}
+        )
+    by = time.monotonic() + 30
+    while counted(engine, "vllm:num_requests_running") and time.monotonic() < by:
+        time.sleep(0.2)
+    assert counted(engine, "vllm:generation_tokens_total") - tokens < most / 2
+
+
 def test_jaeger_has_spans_of_both_instances(site: Site) -> None:
     services = requests.get(site.client_env()["JAEGER_URL"] + "/api/v3/services", timeout=10).json()["services"]
     assert {"vllm-tiny-chat-0", "vllm-tiny-chat-1"} <= set(services)

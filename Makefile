@@ -22,11 +22,10 @@ up: $(VENV)/.runtime ## Bring up INVENTORY (default: this machine) and have it a
 	deployctl up $(INVENTORY)
 
 test: $(VENV)/.dev $(VENV)/.browser ## Everything that CI runs
-	$(MAKE) -j 2 stack checks molecule
+	$(MAKE) -j 2 stack molecule
 
-# The whole stack mostly waits for its engines, and scenarios for their hosts: it takes longest, so it begins first and
-# the others run beside it.
-stack: $(VENV)/.images
+# Scenarios mostly wait for their hosts, and the whole stack for its engines: they do so side by side.
+stack: checks $(VENV)/.images
 	$(MAKE) e2e
 
 checks: lint

@@ -66,16 +66,17 @@ def test_a_changed_model_is_swapped_while_people_chat(site: Site, engine: docker
 
 
 def test_history_names_the_states_and_what_changed(site: Site) -> None:
+    secret = site.client_env()["OPENAI_API_KEY"].removeprefix("sk-")
     told = as_json(site, "history")
     newest, older = told["states"][0], told["states"][1]
     assert newest["current"] and newest["verdict"] == older["verdict"] == "accepted"
     assert newest["changes"]
     printed = site.deployctl("history", older["id"], newest["id"])
     assert "context_length" in printed
-    assert site.client_env()["OPENAI_API_KEY"].removeprefix("sk-") not in printed
+    assert secret not in printed
     for file in Path("/var/lib/deployctl/states").glob("*.json"):
         assert file.stat().st_mode & 0o777 == 0o600
-        assert site.client_env()["OPENAI_API_KEY"].removeprefix("sk-") not in file.read_text()
+        assert secret not in file.read_text()
 
 
 def test_rollback_returns_to_the_state_before_though_the_inventory_cannot_be_planned(

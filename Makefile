@@ -1,6 +1,7 @@
 # make up: this machine serves.  make test: everything is checked.
 SHELL := /bin/bash
-PYTHON ?= python3
+# The distribution's own, where it is new enough, is built to be quick; others in PATH often are not.
+PYTHON ?= $(shell /usr/bin/python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/)python3
 INVENTORY ?= inventories/local.yml
 VENV := .venv
 BIN := $(VENV)/bin

@@ -58,10 +58,10 @@ class Site:
         assert code is None or done.returncode == code, f"{command}: exit code {done.returncode}, not {code}"
         return printed
 
-    def start(self, command: str, *args: str) -> subprocess.Popen[str]:
+    def start(self, command: str) -> subprocess.Popen[str]:
         """A command in the background."""
         return subprocess.Popen(
-            ["deployctl", command, str(self.inventory), *args],
+            ["deployctl", command, str(self.inventory)],
             cwd=REPO,
             env=self.env(),
             stdout=subprocess.PIPE,

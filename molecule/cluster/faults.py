@@ -19,7 +19,7 @@ from load import Load
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = ("molecule-serve1", "molecule-serve2", "molecule-front")
 NEWER = "999.0"
-NETWORK, ADDRESS = "molecule-cluster", "172.30.79.3"
+NETWORK, ADDRESS = "molecule-cluster", "198.18.79.3"
 
 
 def docker(*words: str) -> str:

@@ -20,6 +20,9 @@ ARGUMENTS = {
     "wait": {"type": "int", "default": 0},
     # HAProxy's configuration on the host; `ready` also ends there the probation of the servers.
     "config": {"type": "str", "default": ""},
+    # Seconds: `drain` waits before it begins until another server of each backend takes requests, and fails where none
+    # does; 0: nobody else has to be there.
+    "others": {"type": "int", "default": 0},
 }
 
 

@@ -58,6 +58,15 @@ def busy(found: list[dict[str, str]]) -> int:
     return sum(int(row["scur"] or 0) + int(row["qcur"] or 0) for row in found)
 
 
+def left_alone(path: str, servers: list[str]) -> list[str]:
+    """Return the backends that would have no server that takes requests if these were drained."""
+    found = list(csv.DictReader(io.StringIO(ask(path, "show stat -1 4 -1").lstrip("# "))))
+    # The one that lets requests wait is a backup.
+    up = [row for row in found if row["bck"] == "0" and row["status"].startswith("UP") and row["weight"] != "0"]
+    spared = {row["pxname"] for row in up if row["svname"] not in servers}
+    return sorted({row["pxname"] for row in found if row["svname"] in servers} - spared)
+
+
 def settled(found: list[dict[str, str]], state: str) -> bool:
     """Say whether waiting longer changes nothing: idle when drained; up, and given its share, when ready."""
     if state == "drain":
@@ -82,8 +91,17 @@ def end_probation(config: str, servers: list[str]) -> bool:
     return True
 
 
-def converge(path: str, servers: list[str], state: str, wait: int, config: str = "") -> dict[str, Any]:
-    """Set the state where it differs, and wait. Returns changed, running (requests left), seconds and states."""
+def converge(path: str, servers: list[str], state: str, wait: int, config: str = "", others: int = 0) -> dict[str, Any]:
+    """Set the state where it differs, and wait. Returns changed, running (requests left), seconds and states.
+
+    others: seconds to wait before that until each of their backends has another server that takes requests; where one
+    still has none, nothing is done, and the answer says so.
+    """
+    begun = time.monotonic()
+    while others and (alone := left_alone(path, servers)):
+        if time.monotonic() - begun > others:
+            return {"failed": True, "msg": f"no other replica takes requests for {', '.join(alone)}"}
+        time.sleep(PAUSE)
     begun = time.monotonic()
     changed = bool(config) and state == "ready" and end_probation(config, servers)
     found = rows(path, servers)
@@ -117,7 +135,9 @@ def main() -> None:
     """Converge; where HAProxy does not run there is nothing to take out."""
     given = json.loads(sys.argv[1])
     try:
-        result = converge(given["socket"], given["servers"], given["state"], given["wait"], given["config"])
+        result = converge(
+            given["socket"], given["servers"], given["state"], given["wait"], given["config"], given.get("others", 0)
+        )
     except (FileNotFoundError, ConnectionRefusedError):
         result = {"changed": False, "running": 0, "settled": True, "seconds": 0, "servers": {}, "gateway": False}
     except OSError as error:

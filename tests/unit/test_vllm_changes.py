@@ -52,8 +52,8 @@ def aside(name: str, version: str, *devices: str, **more: Any) -> dict[str, Any]
     return container(f"{name}-previous", version, *devices, state="exited", **more)
 
 
-def changes(role: Any, wanted: list[dict[str, Any]], *there: dict[str, Any]) -> Any:
-    return role.vllm_changes(wanted, role.vllm_have(list(there)))
+def changes(role: Any, wanted: list[dict[str, Any]], *there: dict[str, Any], **more: Any) -> Any:
+    return role.vllm_changes(wanted, role.vllm_have(list(there)), **more)
 
 
 def restores(role: Any, *there: dict[str, Any]) -> dict[str, list[str]]:
@@ -238,3 +238,94 @@ def test_one_that_is_to_listen_elsewhere_is_a_server_of_its_own(role: Any, gatew
     same = role.vllm_have([container("m-0", "1", "g0")], [{**planned[0], "port": 9000}])
     assert [one["server"] for one in same] == ["m-0"]
     assert gateway.haproxy_newcomers(role.vllm_changes([spec("m-0", "2", "g0")], same)["moves"], same) == []
+
+
+def test_a_further_replica_of_a_model_that_changes_is_judged_and_goes_again(role: Any, gateway: Any) -> None:
+    there = [container("m-0", "1", "g0"), container("m-1", "1", "g1")]
+    wanted = [spec(f"m-{n}", "2", f"g{n}") for n in range(3)]
+    found = changes(role, wanted, *there)
+    assert found["start"] == []
+    # Nobody has to stop for it, and it is measured against one that serves.
+    assert [(m["new"]["name"], m["old"], m["canary"], m["compare"], m["serves"]) for m in found["moves"]] == [
+        ("vllm-m-2", [], True, "vllm-m-0", False),
+        ("vllm-m-0", ["vllm-m-0"], False, "vllm-m-0", True),
+        ("vllm-m-1", ["vllm-m-1"], False, "vllm-m-1", True),
+    ]
+    have = role.vllm_have(there)
+    assert gateway.haproxy_newcomers(found["moves"], have) == ["m-2"]
+    new = container("m-2", "2", "g2", instead_of=",".join(found["moves"][0]["new"]["instead_of"]))
+    # Refused as the canary: the others never went.
+    assert [one["name"] for one in role.vllm_waiting_heirs(role.vllm_have([*there, new]))] == ["vllm-m-2"]
+    # A run that was stopped there: it is judged again.
+    assert [m["unjudged"] for m in changes(role, wanted, *there, new)["moves"]] == [True, False, False]
+    # Rejected in the end: it serves until the last of them does.
+    rolled = [container(f"m-{n}", "2", f"g{n}", instead_of=f"m-{n}@1") for n in (0, 1)]
+    kept = [{**aside(f"m-{n}", "1", f"g{n}"), "Id": f"m-{n}@1"} for n in (0, 1)]
+    back = role.vllm_restores(role.vllm_have([*rolled, new, *kept]))
+    assert [[c["name"] for c in old["replaced_by"]] for old in back] == [["vllm-m-0"], ["vllm-m-1"]]
+    assert [[c["name"] for c in old["beside"]] for old in back] == [[], ["vllm-m-2"]]
+
+
+def test_a_further_replica_of_a_model_that_stays_starts_at_once(role: Any) -> None:
+    found = changes(role, [spec(f"m-{n}", "1", f"g{n}") for n in range(2)], container("m-0", "1", "g0"))
+    assert ([one["name"] for one in found["start"]], found["moves"]) == (["vllm-m-1"], [])
+
+
+def test_a_further_replica_starts_at_once_where_nobody_serves(role: Any) -> None:
+    wanted = [spec(f"m-{n}", "2", f"g{n}") for n in range(2)]
+    assert [s["name"] for s in changes(role, wanted, container("m-0", "1", "g0", state="exited"))["start"]] == [
+        "vllm-m-1"
+    ]
+
+
+def test_one_beside_its_successor_serves_until_it_is_back(role: Any) -> None:
+    """Two replicas on one device: the new one of them need not go before the old one can start."""
+    new = [container("m-0", "2", "g0", instead_of="m-0@1"), container("m-1", "2", "g0", instead_of="m-0@1")]
+    (back,) = role.vllm_restores(role.vllm_have([*new, {**aside("m-0", "1", "g0"), "Id": "m-0@1"}]))
+    assert [c["name"] for c in back["replaced_by"]] == ["vllm-m-0"]
+    assert [c["name"] for c in back["beside"]] == ["vllm-m-1"]
+
+
+def test_two_gpus_per_replica_become_one(role: Any, gateway: Any) -> None:
+    there = [container("m-0", "1", "g0", "g1")]
+    found = changes(role, [spec("m-0", "2", "g0"), spec("m-1", "2", "g1")], *there)
+    assert found["start"] == []
+    assert [(m["new"]["name"], m["old"]) for m in found["moves"]] == [("vllm-m-0", ["vllm-m-0"]), ("vllm-m-1", [])]
+    assert gateway.haproxy_newcomers(found["moves"], role.vllm_have(there)) == ["m-1"]
+    rolled = [container(f"m-{n}", "2", f"g{n}", instead_of="m-0@1") for n in (0, 1)]
+    (back,) = role.vllm_restores(role.vllm_have([*rolled, {**aside("m-0", "1", "g0", "g1"), "Id": "m-0@1"}]))
+    assert [c["name"] for c in back["replaced_by"]] == ["vllm-m-0", "vllm-m-1"]  # both sit on its GPUs
+
+
+def test_one_gpu_per_replica_becomes_two(role: Any, gateway: Any) -> None:
+    there = [container(f"m-{n}", "1", f"g{n}") for n in range(4)]
+    found = changes(role, [spec("m-0", "2", "g0", "g1"), spec("m-1", "2", "g2", "g3")], *there)
+    assert [(m["new"]["name"], m["old"]) for m in found["moves"]] == [
+        ("vllm-m-0", ["vllm-m-0", "vllm-m-1"]),
+        ("vllm-m-1", ["vllm-m-2", "vllm-m-3"]),
+    ]
+    assert (found["start"], found["surplus"]) == ([], [])
+    # The server of the second is the first one's neighbour until then, and clients reach it.
+    assert gateway.haproxy_newcomers(found["moves"], role.vllm_have(there)) == []
+    assert role.vllm_gaps([role.vllm_have(there)], [found["moves"]]) == []
+
+
+def test_replicas_that_change_places_make_room_for_each_other(role: Any) -> None:
+    there = [container("m-0", "1", "g0"), container("m-1", "1", "g1")]
+    moves = changes(role, [spec("m-0", "2", "g1"), spec("m-1", "2", "g0")], *there)["moves"]
+    assert [m["old"] for m in moves] == [["vllm-m-0", "vllm-m-1"], []]
+    assert moves[1]["new"]["instead_of"] == ["m-1@1", "m-0@1"]
+    assert role.vllm_gaps([role.vllm_have(there)], [moves]) == ["m"]
+
+
+def test_one_that_generates_nothing_is_replaced_first_and_is_no_measure(role: Any) -> None:
+    there = [container("m-0", "1", "g0"), container("m-1", "1", "g1")]
+    wanted = [spec("m-0", "2", "g0"), spec("m-1", "2", "g1")]
+    asked = changes(role, wanted, *there)["asked"]
+    assert [one["name"] for one in asked] == ["vllm-m-0", "vllm-m-1"]
+    assert set(asked[0]) == {"name", "url", "served_names"}
+    moves = changes(role, wanted, *there, silent=["vllm-m-1"])["moves"]
+    assert [(m["new"]["name"], m["canary"], m["compare"], m["serves"]) for m in moves] == [
+        ("vllm-m-1", True, "vllm-m-0", False),
+        ("vllm-m-0", False, "vllm-m-0", True),
+    ]

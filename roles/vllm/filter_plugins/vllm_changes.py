@@ -52,32 +52,41 @@ def replacements(old: dict[str, Any], have: list[dict[str, Any]]) -> list[dict[s
     return [c for c in have if not c["previous"] and (c["name"] == name or old["id"] in c["instead_of"])]
 
 
+def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two have a device in common."""
+    return bool(set(one["devices"]) & set(other["devices"]))
+
+
 def vllm_changes(
-    wanted: list[dict[str, Any]], have: list[dict[str, Any]], tampered: Sequence[str] = ()
+    wanted: list[dict[str, Any]], have: list[dict[str, Any]], tampered: Sequence[str] = (), silent: Sequence[str] = ()
 ) -> dict[str, list[Any]]:
     """Sort what has to happen on one host.
 
     wanted: containers as `vllm_container` makes them. have: as `vllm_have` makes them. tampered: names of containers
-    that somebody changed after they were made. Returns
+    that somebody changed after they were made. silent: names of those that run and generate no token. Returns
     `start`: wanted ones whose devices are free, or that are there and stopped; `moves`: `{new, old, dropped, unjudged,
-    newcomer, canary}`, a wanted one and the names of those that make room for it, in the order in which they may
-    happen; `kept`: wanted ones that run as they should; `surplus`: `{name, dropped}` of those that nobody wants;
-    `unfinished`: names that a roll that was cut short left behind.
+    newcomer, canary, compare, serves}`, a wanted one and the names of those that make room for it, in the order in
+    which they may happen; `kept`: wanted ones that run as they should; `surplus`: `{name, dropped}` of those that
+    nobody wants; `unfinished`: names that a roll that was cut short left behind; `asked`: those that make room and run.
 
     Who takes over a name that clients use from one that leaves is a move too, also where its devices are free: it is
-    judged first, and goes again if the other one comes back.
+    judged first, and goes again if the other one comes back. So is a further replica of a model whose others change.
 
     `dropped` are those that no verdict has accepted: they stand where another one was set aside, which is the
     one to go back to. A lone such one of a model, that is as wanted, may be a canary that nobody has judged: a move
-    that is `unjudged` replaces nothing and judges it. A `newcomer` is no server of the gateway yet.
+    that is `unjudged` replaces nothing and judges it. A `newcomer` is no server of the gateway yet. `compare` is the
+    one that a canary is measured against. `serves`: clients lose a replica of the model while it is replaced.
     """
     there = {c["name"]: c for c in have if not c["previous"]}
     aside = [c for c in have if c["previous"]]
-    names = {spec["name"] for spec in wanted}
-    leaving = {name: c for name, c in there.items() if name not in names}
+    specs = {spec["name"]: spec for spec in wanted}
+    leaving = {name: c for name, c in there.items() if name not in specs}
+    outdated = {n: c for n, c in there.items() if n in specs and (c["hash"] != specs[n]["hash"] or n in tampered)}
+    going = {**leaving, **outdated}
+    serving = {name for name, c in going.items() if c["running"] and name not in silent}
     unjudged = {
         c["name"]: [a["id"] for a in aside if c in replacements(a, have)]
-        + [a["id"] for a in leaving.values() if a["id"] in c["instead_of"]]
+        + [a["id"] for a in going.values() if a["id"] in c["instead_of"]]
         for c in there.values()
     }
     start, moves, kept, displaced = [], [], [], set()
@@ -86,7 +95,7 @@ def vllm_changes(
     alone = [a for a in aside if not replacements(a, have)]
     for spec in wanted:
         found = there.get(spec["name"])
-        if found and found["hash"] == spec["hash"] and spec["name"] not in tampered:
+        if found and spec["name"] not in outdated:
             alike = [n for n, ids in unjudged.items() if ids and there[n]["model"] == found["model"]]
             if found["running"] and alike == [spec["name"]]:
                 again = {**spec, "instead_of": found["instead_of"]}
@@ -94,18 +103,21 @@ def vllm_changes(
             else:
                 (kept if found["running"] else start).append(spec)
             continue
-        on_its_devices = [n for n, c in leaving.items() if set(c["devices"]) & set(spec["devices"])]
-        old = ([spec["name"]] if found else []) + [n for n in on_its_devices if n not in displaced]
+        # Who is to have the same devices too lives beside it; who gets others makes room first.
+        here = ([spec["name"]] if found else []) + [
+            n for n, c in going.items() if overlap(c, spec) and not (n in outdated and overlap(specs[n], spec))
+        ]
+        here = list(dict.fromkeys(here))
+        old = [n for n in here if n not in displaced]
         displaced.update(old)
-        sat_here = [a["id"] for a in alone if set(a["devices"]) & set(spec["devices"])]
-        room = dict.fromkeys(old + on_its_devices) or dict.fromkeys(
-            n for n, c in leaving.items() if c["running"] and set(c["names"]) & set(spec["served_names"])
-        )
+        sat_here = [a["id"] for a in alone if overlap(a, spec)]
+        room = here or [n for n, c in leaving.items() if c["running"] and set(c["names"]) & set(spec["served_names"])]
+        room = room or [n for n, c in outdated.items() if n in serving and c["model"] == spec["model"]]
         if room:
             instead_of = [i for n in room for i in unjudged[n] or [there[n]["id"]]] + sat_here
             dropped = [n for n in old if unjudged[n]]
-            new = {**spec, "instead_of": instead_of}
-            waits |= {spec["name"]} if any(there[n]["running"] for n in old + on_its_devices) else set()
+            new = {**spec, "instead_of": list(dict.fromkeys(instead_of))}
+            waits |= {spec["name"]} if serving & set(here) else set()
             moves.append({"new": new, "old": old, "dropped": dropped, "unjudged": False})
         else:
             start.append({**spec, "instead_of": sat_here})
@@ -113,16 +125,25 @@ def vllm_changes(
     moves.sort(key=lambda move: move["new"]["name"] in waits)
     seen: set[str] = set()
     for move in moves:
-        before = there[move["new"]["name"]]["server"] if move["new"]["name"] in move["old"] else ""
+        name, model = move["new"]["name"], move["new"]["model"]
+        before = there[name]["server"] if name in there and not move["unjudged"] else ""
         move["newcomer"] = before != move["new"]["instance"]
-        move["canary"] = move["new"]["model"] not in seen
-        seen.add(move["new"]["model"])
+        move["canary"] = model not in seen
+        seen.add(model)
+        alike = [n for n in there if n in serving and there[n]["model"] == model]
+        move["compare"] = next(iter([n for n in move["old"] if n in serving] + alike), "")
+        move["serves"] = bool(set(alike) & set(move["old"]))
     return {
         "start": start,
         "moves": moves,
         "kept": kept,
         "surplus": [{"name": n, "dropped": bool(unjudged[n])} for n in sorted(set(leaving) - displaced)],
         "unfinished": sorted(c["name"] for c in have if c["previous"]),
+        "asked": [
+            {"name": n, "url": c["url"], "served_names": c["names"]}
+            for n, c in going.items()
+            if c["running"] and c["url"] and (n in outdated or n in displaced)
+        ],
     }
 
 
@@ -160,8 +181,12 @@ def vllm_restores(have: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for old in (c for c in have if c["previous"]):
         name, new = old["name"].removesuffix(PREVIOUS), replacements(old, have)
+        # Those that share the devices of its own successor were to live beside it.
+        beside_it = [c["name"] for heir in new if heir["name"] == name for c in new if overlap(c, heir) and c != heir]
         in_place = [
-            c for c in new if c["name"] == name or not old["devices"] or set(c["devices"]) & set(old["devices"])
+            c
+            for c in new
+            if c["name"] == name or (c["name"] not in beside_it and (not old["devices"] or overlap(c, old)))
         ]
         beside = [c for c in new if c not in in_place]
         found.append({**old, "name": name, "served_names": old["names"], "replaced_by": in_place, "beside": beside})

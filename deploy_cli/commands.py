@@ -314,7 +314,14 @@ def _execute(
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    from deploy_cli.display import mute
+
+    class Steady(Console):
+        def on_broken_pipe(self) -> None:
+            """Go on in silence (`| head`): rich would end the program, in the middle of a change."""
+            mute(self.file)
+
+    return Steady(stderr=stderr)
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -8,18 +8,19 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 from deploy_cli import lock, paths
-from deploy_cli.display import Display
+from deploy_cli.display import Display, mute
 from deploy_cli.errors import ExitCode, UsageError
 from deploy_cli.outcome import Outcome, judge, last_total, prune, write_run
 from deploy_cli.paths import read_json, write_private
@@ -53,17 +54,21 @@ def execute(
         outcome = _outcome(request, progress, folder, code, signalled, found)
         outcome.seconds = time.time() - started
         outcome.run_dir = folder if lasting else None
-        write_run(outcome, folder, request, started, progress.tasks)
+        try:
+            write_run(outcome, folder, request, started, progress.tasks)
+        except OSError as error:  # a full disk changes nothing about what the hosts have become
+            outcome.hint = "; ".join(filter(None, (outcome.hint, f"{folder} is not complete: {error.strerror}")))
         return outcome, found
     except UsageError:
         shutil.rmtree(folder, ignore_errors=True)  # refused before anything ran
         raise
     except BaseException as error:
-        write_private(folder / "error.log", traceback.format_exc())
         words = f"{type(error).__name__}: {error}"
-        write_run(Outcome(request, ExitCode.OWN_FAULT, "error", words), folder, request, started)
-        if lasting:
-            error.add_note(f"traceback: {folder / 'error.log'}")
+        with suppress(OSError):
+            write_private(folder / "error.log", traceback.format_exc())
+            if lasting:
+                error.add_note(f"traceback: {folder / 'error.log'}")
+            write_run(Outcome(request, ExitCode.OWN_FAULT, "error", words), folder, request, started)
         raise
     finally:
         if lasting:
@@ -79,7 +84,7 @@ def _outcome(
     verdict = str((acceptance or {}).get("verdict", ""))
     log = ""
     if code and not progress.results:
-        log = (folder / "artifacts" / IDENT / "stdout").read_text(encoding="utf-8", errors="replace")
+        log = (folder / "stdout").read_text(encoding="utf-8", errors="replace")
     exit_code, status, message, hint = judge(request, progress, code, signal=signalled, log=log, verdict=verdict)
     taken_back = (found.get("state.json") or {}).get("taken_back")
     if taken_back and status == "rejected":
@@ -124,15 +129,16 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
             suppress_env_files=True,
             fact_cache_type="memory",  # as bare Ansible: facts of hosts are not written down
             quiet=True,
+            suppress_output_file=True,  # the runner would end in the middle of a change where the disk is full
         )
         stop = Stop(display)
-        with _events_file(folder) as events, stop.watching():
+        with _kept(folder / "events.jsonl") as events, _kept(folder / "stdout") as log, stop.watching():
             display.start()
             try:
                 runner = play(
                     ident=IDENT,
                     playbook=str(paths.playbook(request.command)),
-                    event_handler=_event_handler(display, stop, events),
+                    event_handler=_event_handler(display, stop, events, log),
                     status_handler=_status_handler(folder, IDENT),
                     cancel_callback=stop.tick,
                 )
@@ -143,12 +149,14 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
                     play(
                         ident=RELEASE,
                         playbook=str(paths.content_dir() / "playbooks/plays/release.yml"),
+                        event_handler=lambda event: log(str(event.get("stdout", ""))),
                         status_handler=_status_handler(folder, RELEASE),
                         cancel_callback=stop.again(),
                         timeout=RELEASE_SECONDS,
                     )
             finally:
-                display.stop()
+                with suppress(OSError):
+                    display.stop()
     finally:
         # -e values may be secrets: they live as long as ansible-playbook reads them.
         shutil.rmtree(env_dir, ignore_errors=True)
@@ -166,13 +174,15 @@ def _status_handler(folder: Path, ident: str) -> Callable[..., None]:
     return handler
 
 
-def _event_handler(display: Display, stop: Stop, events: TextIO) -> Callable[[Mapping[str, Any]], bool]:
+def _event_handler(
+    display: Display, stop: Stop, events: Callable[[str], bool], log: Callable[[str], bool]
+) -> Callable[[Mapping[str, Any]], bool]:
     def handler(event: Mapping[str, Any]) -> bool:
         stop.child = stop.child or int(event.get("pid") or 0)
+        log(str(event.get("stdout", "")))
         line = compact(event)
         if line:
-            events.write(json.dumps(line, ensure_ascii=False) + "\n")
-            events.flush()
+            events(json.dumps(line, ensure_ascii=False))
         display.event(event)
         return False  # events.jsonl has it; not one more file per event
 
@@ -180,10 +190,19 @@ def _event_handler(display: Display, stop: Stop, events: TextIO) -> Callable[[Ma
 
 
 @contextmanager
-def _events_file(folder: Path) -> Iterator[TextIO]:
-    descriptor = os.open(folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "a", encoding="utf-8") as handle:
-        yield handle
+def _kept(file: Path) -> Iterator[Callable[[str], bool]]:
+    """Yield what appends lines to a private file; what finds no room there is lost, and the run goes on."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def keep(lines: str) -> bool:
+        with suppress(OSError):
+            os.write(descriptor, f"{lines}\n".encode(errors="replace") if lines else b"")
+        return False
+
+    try:
+        yield keep
+    finally:
+        os.close(descriptor)
 
 
 def compact(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +234,7 @@ class Stop:
     """A clean stop: first SIGINT to ansible-playbook, which ends its workers; the kill only later, or when asked twice.
 
     The runner alone would kill the process group at once, and Ansible's workers, each in a session of its own, would go
-    on working without a parent.
+    on working without a parent. A terminal that goes away stops nothing: what has begun is ended without a word.
     """
 
     def __init__(self, display: Display) -> None:
@@ -228,8 +247,11 @@ class Stop:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM inside the block."""
+        """Take SIGINT, SIGTERM and, where nobody has it ignored (nohup), SIGHUP inside the block."""
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            terminals = [stream for stream in (sys.stdout, sys.stderr) if stream.isatty()]
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda _number, _frame: mute(*terminals))
         try:
             yield
         finally:
@@ -253,7 +275,8 @@ class Stop:
 
     def tick(self) -> bool:
         """Be asked by the runner twice a second; True tells it to kill."""
-        self.display.tick()
+        with suppress(OSError):  # a terminal that has just gone away
+            self.display.tick()
         if not self._asked:
             return False
         child = self.child or next(iter(processes().get(os.getpid(), [])), 0)

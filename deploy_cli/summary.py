@@ -51,7 +51,7 @@ def show_end(outcome: Outcome, console: Console) -> None:
     if outcome.run_dir is not None:
         _write(console, f"run folder: {outcome.run_dir}", "dim")
         if outcome.status in ("failed", "error", "cancelled"):
-            _write(console, f"whole log:  {outcome.run_dir}/artifacts/run/stdout", "dim")
+            _write(console, f"whole log:  {outcome.run_dir}/stdout", "dim")
 
 
 def show_plan(plan: Mapping[str, Any], inventory: str, console: Console) -> None:

@@ -16,101 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_plays import PLAYS
 
 from deploy_cli import paths
 from deploy_cli.display import Display
 from deploy_cli.outcome import Outcome
 from deploy_cli.progress import Progress
 from deploy_cli.request import Request, environment, extra_vars_files, playbook_tags, with_localhost
-from deploy_cli.run import descendants, execute
+from deploy_cli.run import _kept, descendants, execute
 
 SECRET = "s3cret-of-a-test"
-
-PLAYS = {
-    "up": """
-        - name: First
-          hosts: localhost
-          connection: local
-          gather_facts: false
-          tasks:
-            - name: Something changes
-              ansible.builtin.command: "true"
-              tags: [change]
-            - name: Variables arrive as they were given
-              ansible.builtin.copy:
-                content: "{{ [word | default(''), number | default(0), list | default([])] | to_json }}"
-                dest: "{{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/vars.json"
-                mode: "0600"
-              when: word is defined
-              no_log: true
-    """,
-    "down": """
-        - name: First
-          hosts: localhost
-          connection: local
-          gather_facts: false
-          tasks:
-            - name: It breaks
-              ansible.builtin.fail:
-                msg: broken on purpose
-    """,
-    "swap": """
-        - name: First
-          hosts: localhost
-          connection: local
-          gather_facts: false
-          tasks:
-            - name: Host is taken
-              ansible.builtin.copy:
-                content: ""
-                dest: "{{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/taken"
-                mode: "0600"
-            - name: It breaks
-              ansible.builtin.fail:
-                msg: broken on purpose
-    """,
-    "plays/release": """
-        - name: First
-          hosts: localhost
-          connection: local
-          gather_facts: false
-          tasks:
-            - name: Host is released
-              ansible.builtin.command: rm {{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/taken
-    """,
-    "plan": """
-        - name: Never
-          hosts: nobody_is_here
-          gather_facts: false
-          tasks:
-            - name: Nothing
-              ansible.builtin.debug:
-    """,
-    "accept": """
-        - name: First
-          hosts: localhost
-          connection: local
-          gather_facts: false
-          tasks:
-            - name: It is rejected
-              ansible.builtin.copy:
-                content: '{"verdict": "rejected", "checks": []}'
-                dest: "{{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/acceptance.json"
-                mode: "0600"
-            - name: The rejection is told
-              ansible.builtin.fail:
-                msg: rejected
-    """,
-    "wait": """
-        - name: First
-          hosts: localhost
-          connection: local
-          gather_facts: false
-          tasks:
-            - name: It takes long
-              ansible.builtin.command: sleep 59.59
-    """,
-}
 
 
 @pytest.fixture
@@ -152,7 +67,7 @@ def test_a_run_is_a_private_folder_with_log_events_and_result(site: Path) -> Non
     kinds = [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
     assert kinds[0] == "playbook_on_start"
     assert kinds[-1] == "playbook_on_stats"
-    assert "TASK [Something changes]" in (folder / "artifacts" / "run" / "stdout").read_text()
+    assert "TASK [Something changes]" in (folder / "stdout").read_text()
     # What came by -e, and what the shell's environment holds, stays nowhere but where the playbook put it.
     (folder / "vars.json").unlink()
     assert SECRET not in all_text(folder)
@@ -320,6 +235,46 @@ def test_a_second_stop_kills_everything_at_once(waiting: subprocess.Popen[str], 
     assert waiting.returncode == 130
     assert workers_still_there(below) == []
     assert command(below[-1]) == ""
+
+
+def test_a_terminal_that_goes_away_stops_nothing(waiting: subprocess.Popen[str], below: list[int]) -> None:
+    waiting.send_signal(signal.SIGHUP)
+    time.sleep(1.2)
+    assert waiting.poll() is None
+    assert command(below[-1]) == "sleep 59.59"
+    os.kill(below[-1], signal.SIGTERM)
+    told, _errors = waiting.communicate(timeout=20)
+    assert (waiting.returncode, told.split()[0]) == (3, "failed")  # told by the run itself: it went on to its end
+
+
+UNHEARD = """
+import sys
+from pathlib import Path
+from deploy_cli import commands, display, paths, run
+from deploy_cli.request import Request
+paths.content_dir = lambda: Path(sys.argv[1])
+sys.stdin.read()
+console = commands._console()
+outcome, _ = run.execute(Request("up", Path(sys.argv[2])), lambda progress: display.PlainDisplay(progress, console))
+sys.exit(outcome.exit_code if outcome.status == "ok" else 9)
+"""
+
+
+def test_who_reads_no_more_stops_nothing(site: Path) -> None:
+    words = [sys.executable, "-c", UNHEARD, str(paths.content_dir()), str(site)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()  # as `| head` does once it has its lines
+        process.stdin.close()
+        assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+
+
+def test_a_full_disk_loses_lines_of_the_log_and_nothing_else(tmp_path: Path) -> None:
+    with _kept(Path("/dev/full")) as keep:
+        keep("lost")
+    with _kept(tmp_path / "log") as keep:
+        keep("kept")
+    assert (tmp_path / "log").read_text() == "kept\n"
 
 
 def test_the_environment_of_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

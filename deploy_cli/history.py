@@ -51,11 +51,14 @@ def unanswered(silent: Mapping[str, str]) -> str:
     return f"no answer from {', '.join(f'{host} ({why})' for host, why in silent.items())}"
 
 
-def current(looks: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return the id of the accepted state that every host that answered is in; None when one is not as it was then."""
+def current(looks: Mapping[str, Mapping[str, Any]], record: str = "recorded") -> str | None:
+    """Return the id of the accepted state that every host that answered is in; None when one is not as it was then.
+
+    record: `recorded`, which a run or an acceptance that came later makes void; `accepted`, which they do not.
+    """
     ids = set()
     for look in looks.values():
-        recorded = look.get("recorded") or {}
+        recorded = look.get(record) or {}
         ids.add(recorded.get("run") if recorded.get("look") == look["look"] else None)
     return ids.pop() if len(ids) == 1 else None
 

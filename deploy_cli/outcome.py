@@ -25,7 +25,7 @@ KEEP_LOOKS = 10  # of the commands that only look, which may be called every few
 LOOKS = {"plan", "status", "doctor", "diff", "history", "init"}
 CANCELLED = {"SIGINT": 130, "SIGTERM": 143}  # as the shell counts a program ended by a signal
 PLAN_ACTION = "deployctl_plan"
-TAKEN_BACK_TASK = "What was rejected is taken back everywhere"  # of plays/verdict.yml
+VERDICT_TASK = "Site is accepted"  # of plays/verdict.yml: the one that fails where nothing but the verdict does
 
 
 @dataclass
@@ -112,7 +112,7 @@ def judge(
         return ExitCode.REFUSED, "refused", "refused; nothing was touched", ""
     if any(failure.action.endswith(PLAN_ACTION) for failure in failures):
         return ExitCode.OWN_FAULT, "error", "the plan could not be made", "please report this with the run folder"
-    lost = any(failure.task == TAKEN_BACK_TASK or failure.unreachable for failure in failures)
+    lost = any(failure.task != VERDICT_TASK or failure.unreachable for failure in failures)
     if verdict == "rejected" and not lost:
         return ExitCode.NOT_ACCEPTED, "rejected", "deployed, and the acceptance rejected it", ""
     if failures:

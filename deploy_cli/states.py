@@ -69,8 +69,8 @@ def choose(states: list[dict[str, Any]], wanted: str, current: str | None) -> di
     """Return the state to go back to. UsageError when there is none, or `wanted` is not one that was accepted.
 
     states: newest first. wanted: an id, or the beginning of one; empty for the last accepted state. current: id of the
-    state that the hosts are in now, None when they are in none: then the last accepted state is the newest one,
-    otherwise the newest that is not as the current one.
+    state that the hosts are in now, None when they are in none. Where that is the newest state, the newest accepted one
+    that is not as it is taken; otherwise something came after it, and the newest accepted one is.
     """
     accepted = [state for state in states if state["verdict"] == "accepted"]
     listed = ", ".join(str(state["id"]) for state in accepted[:10]) or "none"
@@ -85,7 +85,7 @@ def choose(states: list[dict[str, Any]], wanted: str, current: str | None) -> di
         if named[0]["verdict"] != "accepted":
             raise UsageError(f"state {named[0]['id']} was {named[0]['verdict']}", f"accepted: {listed}")
         return named[0]
-    here = next((state["content"] for state in states if state["id"] == current), None)
+    here = next((state["content"] for state in states[:1] if state["id"] == current), None)
     left = [state for state in accepted if state["content"] != here]
     if left:
         return left[0]

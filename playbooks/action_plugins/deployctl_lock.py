@@ -36,7 +36,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             answer = self._execute_module("site_lock", {**asked, "instead_of": held["run"]}, task_vars=task_vars)
             held = answer.get("holder")
         if not held and not answer.get("failed"):
-            _remember(asked["state"])
+            # Who has failed is not asked to release its host here; deployctl does so once more then.
+            whole = task_vars["ansible_play_hosts"] == task_vars["ansible_play_hosts_all"]
+            _remember(asked["state"], whole=whole)
         if not held or asked["state"] == "released" or answer.get("failed"):
             return {**result, **answer}
         host = task_vars["inventory_hostname"]
@@ -51,10 +53,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {**result, "failed": True, "msg": f"{problem['what']}. Hint: {problem['hint']}", "problems": [problem]}
 
 
-def _remember(state: str) -> None:
+def _remember(state: str, *, whole: bool) -> None:
     """Leave word for whoever ends this run: deployctl, which knows by it whether there is something to release."""
     folder = os.environ.get("DEPLOYCTL_RUN_DIR")
     if folder and state == "taken":
         (Path(folder) / lock.TAKEN).touch()
-    elif folder and state == "released":
+    elif folder and state == "released" and whole:
         (Path(folder) / lock.TAKEN).unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """Chooses the state that a rollback returns to, and writes each host's variables as they were then.
 
-Result: `state` (id), `images` ({host: [{id, reference}]} that are there under another name) and `folder`, which holds
-`<host>.yml` for include_vars. Environment: DEPLOYCTL_STATE, an id; empty for the last accepted state.
+Result: `state` (id), `images` ({host: [{id, reference}]} that are there under another name), `files` ({host: {model: id
+of its files}}) and `folder`, which holds `<host>.yml` for include_vars.
+Environment: DEPLOYCTL_STATE, an id; empty for the last accepted state.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {**result, "failed": True, "msg": told, "hint": hint, "unseen": list(silent)}
         inventory = ", ".join(str(source) for source in task_vars.get("ansible_inventory_sources") or [])
         try:
-            state = states.choose(kept, os.environ.get("DEPLOYCTL_STATE", ""), history.current(looks))
+            state = states.choose(kept, os.environ.get("DEPLOYCTL_STATE", ""), history.current(looks, "accepted"))
             problems = states.misfits(state, groups, inventory)
         except UsageError as error:
             problems = [Problem(inventory, str(error), error.hint)]
@@ -65,8 +66,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             text = yaml.dump({**json.loads(json.dumps(raw)), **marked(recorded)}, Dumper=Dumper, sort_keys=True)
             paths.write_private(folder / f"{host}.yml", text)
         told = f"back to {state['id']}, accepted on {state['at']}"
-        chosen = {"state": state["id"], "images": tags, "folder": str(folder), "run_dir": str(run_dir), "msg": told}
-        return {**result, "changed": False, **chosen}
+        files = {host: files_of(state, host) for host in state["settings"]}
+        chosen = {"state": state["id"], "images": tags, "files": files, "folder": str(folder), "run_dir": str(run_dir)}
+        return {**result, "changed": False, "msg": told, **chosen}
+
+
+def files_of(state: Mapping[str, Any], host: str) -> dict[str, str]:
+    """Return {model: id of its files} as a host had them."""
+    return {model["name"]: model["files"][host] for model in state["models"] if host in (model.get("files") or {})}
 
 
 def accepted_images(

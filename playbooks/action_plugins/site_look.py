@@ -2,7 +2,7 @@
 
 Containers as they were made and as they are, the images their names mean now, everything mounted into them read-only,
 the engine and its configuration, and the NVIDIA driver. On a gateway every engine is also asked for a token.
-Arguments: `site`, `probe` and `instances`, see programs/site_look.py. Result: `look`, `tokens`, `recorded`.
+Arguments: `site`, `probe` and `instances`, see programs/site_look.py. Result: `look`, `tokens`, `recorded`, `accepted`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 DOCKER = "/var/run/docker.sock"
-RECORD = Path("/var/lib/deployctl/in-step.json")
+# What the last accepted run wrote down; the second stays where a later run or acceptance made the first void.
+RECORD, ACCEPTED = Path("/var/lib/deployctl/in-step.json"), Path("/var/lib/deployctl/accepted.json")
 FILES = ("/etc/docker/daemon.json", "/etc/cdi/nvidia.yaml", "/sys/module/nvidia/version", "/proc/driver/nvidia/version")
 PACKAGES = ("nvidia-*", "libnvidia-*", "libcuda1", "cuda-drivers*", "docker.io", "docker-ce")
 
@@ -121,10 +122,10 @@ def generates(probe: str, instance: dict[str, str]) -> str:
     return "ok" if whole else f"HTTP {answer.status} by {by or 'nobody'}"
 
 
-def recorded() -> Any:
-    """What the last accepted run wrote down here; None when there is nothing."""
+def recorded(file: Path) -> Any:
+    """What an accepted run wrote down here; None when there is nothing."""
     try:
-        return json.loads(RECORD.read_text())
+        return json.loads(file.read_text())
     except (OSError, ValueError):
         return None
 
@@ -137,7 +138,7 @@ def main() -> None:
         answers = {one["name"]: pool.submit(generates, given["probe"], one) for one in asked}
         look = {"containers": containers(given["site"]), "host": host(), "user": os.geteuid()}
         tokens = {name: answer.result() for name, answer in answers.items()}
-    print(json.dumps({"look": look, "tokens": tokens, "recorded": recorded()}))
+    print(json.dumps({"look": look, "tokens": tokens, "recorded": recorded(RECORD), "accepted": recorded(ACCEPTED)}))
 
 
 if __name__ == "__main__":

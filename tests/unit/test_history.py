@@ -53,6 +53,14 @@ def test_history_names_the_silent_and_ends_with_3(
         assert json.loads(said.out)["unseen"] == {"h2": "unreachable"}
 
 
+def test_an_acceptance_makes_nobody_forget_which_state_the_hosts_are_in() -> None:
+    told = {"run": "r", "look": {"a": 1}}
+    looks = {"h1": {"look": {"a": 1}, "recorded": None, "accepted": told}}
+    assert (history.current(looks), history.current(looks, "accepted")) == (None, "r")
+    looks["h1"]["look"] = {"a": 2}
+    assert history.current(looks, "accepted") is None
+
+
 def test_no_state_on_hosts_that_all_answered_is_no_fault() -> None:
     assert history.lines(history.document([], None)) == ["no state is recorded on these hosts"]
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from deploy_cli.drift import Change
-from deploy_cli.outcome import TAKEN_BACK_TASK, ansible_error, judge
+from deploy_cli.outcome import VERDICT_TASK, ansible_error, judge
 from deploy_cli.progress import Failure, Progress
 from deploy_cli.request import Request
 
 
 def failed(**more: Any) -> Progress:
     progress = Progress()
-    progress._failures.append(Failure(host="a", task="t", message="m", **more))
+    progress._failures.append(Failure(**{"host": "a", "task": "t", "message": "m", **more}))
     progress.results = 1
     return progress
 
@@ -37,16 +39,17 @@ def test_a_plan_refused_after_changes_says_so(tmp_path: Path) -> None:
     assert "nothing was touched" not in message
 
 
-def test_a_rejection_that_was_not_taken_back_everywhere_is_a_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["What was rejected is taken back everywhere", "What was set aside is known"])
+def test_a_rejection_that_was_not_taken_back_everywhere_is_a_failure(tmp_path: Path, task: str) -> None:
     request = Request("up", tmp_path)
-    progress = failed()
+    progress = failed(task=VERDICT_TASK)
     assert judge(request, progress, 2, verdict="rejected")[:2] == (4, "rejected")
-    progress._failures.append(Failure(host="front", task=TAKEN_BACK_TASK, message="gpu2: m"))
+    progress._failures.append(Failure(host="front", task=task, message="gpu2: m"))
     code, status, message, hint = judge(request, progress, 2, verdict="rejected")
     assert (code, status) == (3, "failed")
     assert "rejected" in message and "front" in message and "rollback" in hint
     verdict = (Path(__file__).resolve().parents[2] / "playbooks/plays/verdict.yml").read_text()
-    assert f"- name: {TAKEN_BACK_TASK}\n" in verdict
+    assert f"- name: {VERDICT_TASK}\n" in verdict
 
 
 def test_silence_of_ansible_is_our_own_fault(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_the_one_before_is_taken_when_the_hosts_are_in_the_last() -> None:
     assert states.choose(kept, "", kept[0]["id"])["id"] == kept[2]["id"]
 
 
+def test_the_last_accepted_state_is_taken_when_something_came_after_it() -> None:
+    """The hosts are as in it, since what was rejected was taken back: it is not the one before it that is meant."""
+    kept = [state(3, "rejected", "c"), state(2, model="b"), state(1)]
+    assert states.choose(kept, "", kept[1]["id"])["id"] == kept[1]["id"]
+
+
 def test_a_state_can_be_named_by_the_beginning_of_its_id() -> None:
     kept = [state(3, model="b"), state(2), state(1)]
     assert states.choose(kept, "20261122", None) == kept[1]

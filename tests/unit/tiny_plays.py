@@ -71,7 +71,7 @@ PLAYS = {
                 content: '{"verdict": "rejected", "checks": []}'
                 dest: "{{ lookup('env', 'DEPLOYCTL_RUN_DIR') }}/acceptance.json"
                 mode: "0600"
-            - name: The rejection is told
+            - name: Site is accepted
               ansible.builtin.fail:
                 msg: rejected
     """,

@@ -161,8 +161,8 @@ def _shorter(timeout: int, found: dict[str, Any]) -> str:
     found["gpus"], said = _queried(timeout, found)
     if found["gpus"]:
         told, why = run(timeout, "--query-gpu=driver_version", "--format=csv,noheader")
-        found["hangs"], version = why == TIMEOUT, told.strip().splitlines()
-        found["driver"] = version[0] if version and re.fullmatch(r"[\d.]+", version[0]) else None
+        found["hangs"], version = why == TIMEOUT, re.match(r"\s*([\d.]+)(?=\s|$)", told)
+        found["driver"] = version.group(1) if version else None
     elif not found["hangs"]:
         told, why = run(timeout, "-L")
         found["hangs"] = why == TIMEOUT

@@ -127,16 +127,22 @@ def test_packages_of_the_distributions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("system", "branch", "name"),
+    ("system", "source", "branch", "name"),
     [
-        ("Ubuntu24", 580, "nvidia-fabricmanager-580"),
-        ("Ubuntu24", 595, "nvidia-fabricmanager"),
-        ("RedHat9", 580, "nvidia-fabricmanager"),
+        ("Ubuntu22", "vendor", 575, "nvidia-fabricmanager-575"),
+        ("Ubuntu22", "vendor", 580, "nvidia-fabricmanager"),
+        ("Ubuntu24", "vendor", 580, "nvidia-fabricmanager"),
+        ("Ubuntu24", "vendor", 595, "nvidia-fabricmanager"),
+        ("Ubuntu24", "distribution", 580, "nvidia-fabricmanager-580"),
+        ("Debian12", "vendor", 570, "nvidia-fabricmanager-570"),
+        ("Debian12", "vendor", 580, "nvidia-fabricmanager"),
+        ("Debian13", "vendor", 580, "nvidia-fabricmanager"),
+        ("RedHat9", "vendor", 580, "nvidia-fabricmanager"),
     ],
 )
-def test_fabric_manager_only_beside_an_nvswitch(system: str, branch: int, name: str) -> None:
-    assert plan(system, branch=branch)["fabric_manager"] == ""
-    assert plan(system, branch=branch, state={"nvswitch": True})["fabric_manager"] == name
+def test_fabric_manager_only_beside_an_nvswitch(system: str, source: str, branch: int, name: str) -> None:
+    assert plan(system, branch=branch, source=source)["fabric_manager"] == ""
+    assert plan(system, branch=branch, source=source, state={"nvswitch": True})["fabric_manager"] == name
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def _names(
     apt = folder and table["manager"] == "apt"
     prebuilt = bool(wanted["prebuilt"])
     known = source["prebuilt"][modules] if prebuilt else source[modules]
-    age = "until_580" if wanted["branch"] <= 580 else "after_580"
+    age = "before_580" if wanted["branch"] < 580 else "from_580"
     return {
         "repository": {
             "manager": table["manager"],

@@ -30,6 +30,8 @@ HARMLESS = {
 NOT_OURS = {"gpu_elsewhere", "gpu_unified"}
 # What the role nvidia_driver puts right where it may: by a reboot, or by another driver and a reboot.
 REPAIRED = {"version_mismatch"}
+# Where NVIDIA's own repository begins, as the role nvidia_driver has it: {(system, version): branch}.
+FIRST = {("debian", "13"): 590}
 REBOOTS = "`deployctl up` reboots this host for it, and with --no-reboot ends there"
 
 
@@ -43,6 +45,7 @@ def judge(told: Teller, look: Mapping[str, Any], gpu: Mapping[str, Any] | None, 
     installed = bool(driver.get("version"))
     _secure_boot(told, look, needs, loaded=bool(driver.get("module")))
     _driver(told, gpu, needs)
+    _repository(told, look, driver, needs["driver"])
     _gpus(told, gpu, needs, installed=installed)
     _packages(told, look)
     _toolkit(told, look, needs, installed=installed)
@@ -97,6 +100,20 @@ def _age(told: Teller, version: str, wanted: Mapping[str, Any]) -> None:
     helped = wanted["manage"] and wanted["branch"] >= wanted["branch_min"]
     hint = f"`deployctl up` installs branch {wanted['branch']}" if helped else "install a newer driver"
     told.say("driver", "problem", what, hint, blocks=not helped)
+
+
+def _repository(told: Teller, look: Mapping[str, Any], driver: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Say where the driver that `up` would install is not to be had."""
+    system = look["os"] or {}
+    first = FIRST.get((system.get("id", ""), system.get("version", "")), 0)
+    there = str(driver.get("version") or driver.get("library") or driver.get("module") or "")
+    to_come = wanted["manage"] and wanted["public"] and not there.startswith(f"{wanted['branch']}.")
+    if to_come and wanted["branch"] < first:
+        what = f"NVIDIA's repository of this system begins with branch {first} and has no {wanted['branch']}"
+        hint = (
+            "nvidia_driver_branch: 595, or a mirror that has it (nvidia_driver_repository_url), or Ubuntu or Debian 12"
+        )
+        told.say("driver", "problem", what, hint, blocks=True)
 
 
 def _gpus(told: Teller, gpu: Mapping[str, Any], needs: Mapping[str, Any], *, installed: bool) -> None:

@@ -29,6 +29,9 @@ READ = (
     "nvidia_driver_branch_min",
     "nvidia_driver_manage",
     "nvidia_driver_prebuilt",
+    "nvidia_driver_repository_manage",
+    "nvidia_driver_repository_url",
+    "nvidia_driver_source",
     "vllm_cache_dir",
     "vllm_gpu_runtime_driver",
 )
@@ -47,7 +50,8 @@ def needs(plan: Mapping[str, Any], host: str, values: Mapping[str, Any], *, bund
     images [reference], pulled [reference], gpu_images [reference], models {name: folder}, sources {name: path, of
     models that lie on the host}, fetched [model that is not made on the spot], hub [model that comes from a hub],
     registry_url, hub_url, urls [{url, env, ca_file}], docker_version (wanted, or empty), docker_package (its package,
-    or empty), gpu_driver, driver {manage, branch, branch_min, prebuilt}, limits {name without its prefix: value}.
+    or empty), gpu_driver, driver {manage, branch, branch_min, prebuilt, public (bool:
+    it comes from NVIDIA's own repository)}, limits {name without its prefix: value}.
     """
     mine = [instance for instance in plan["instances"] if instance["host"] == host]
     on_gpus = [instance for instance in mine if instance["device_kind"] == "nvidia"]
@@ -111,6 +115,9 @@ def _driver(values: Mapping[str, Any]) -> dict[str, Any]:
         "branch": int(values["nvidia_driver_branch"]),
         "branch_min": int(values["nvidia_driver_branch_min"]),
         "prebuilt": boolean(values["nvidia_driver_prebuilt"]),
+        "public": boolean(values["nvidia_driver_repository_manage"])
+        and values["nvidia_driver_source"] == "vendor"
+        and "//developer.download.nvidia." in str(values["nvidia_driver_repository_url"]),
     }
 
 

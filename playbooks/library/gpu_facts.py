@@ -31,7 +31,7 @@ author:
 FIELDS = ["index", "uuid", "name", "memory.total", "memory.used", "pci.bus_id", "mig.mode.current", "compute_cap"]
 DISPLAY, BRIDGE, VENDOR = ("0x0300", "0x0302"), "0x0680", "0x10de"
 TIMEOUT = "timeout"
-DEVICES = Path("/sys/bus/pci/devices")
+DEVICES, NODES = Path("/sys/bus/pci/devices"), Path("/sys/devices/system/node")
 
 
 def run(timeout: int, *arguments: str) -> tuple[str, str]:
@@ -161,14 +161,20 @@ def _shorter(timeout: int, found: dict[str, Any]) -> str:
     found["gpus"], said = _queried(timeout, found)
     if found["gpus"]:
         told, why = run(timeout, "--query-gpu=driver_version", "--format=csv,noheader")
-        found["hangs"], version = why == TIMEOUT, told.strip().splitlines()
-        found["driver"] = version[0] if version and re.fullmatch(r"[\d.]+", version[0]) else None
+        found["hangs"], version = why == TIMEOUT, re.match(r"\s*([\d.]+)(?=\s|$)", told)
+        found["driver"] = version.group(1) if version else None
     elif not found["hangs"]:
         told, why = run(timeout, "-L")
         found["hangs"] = why == TIMEOUT
         said += told
         found["gpus"] = nvidia_smi.from_list(told)
     return said
+
+
+def near(address: str, node: int | None) -> str:
+    """The CPUs beside a GPU as the kernel lists them, else those of the NUMA node; empty where it says neither."""
+    cpus = text(f"{DEVICES}/{address}/local_cpulist") if address else ""
+    return cpus or ("" if node is None else text(f"{NODES}/node{node}/cpulist"))
 
 
 def links(matrix: str, found: list[dict[str, Any]], on_bus: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -178,8 +184,10 @@ def links(matrix: str, found: list[dict[str, Any]], on_bus: list[dict[str, Any]]
     for one in found:
         node = nodes.get(one["pci"])
         one["numa_node"] = told["numa"].get(one["index"]) if node is None else node
-        cpus = text(f"/sys/devices/system/node/node{one['numa_node']}/cpulist") if one["numa_node"] is not None else ""
-        one["cpus"] = told["cpus"].get(one["index"]) or cpus or None
+        one["cpus"] = near(one["pci"], node) if one["pci"] in nodes else ""
+        cpus = told["cpus"].get(one["index"], "")
+        # nvidia-smi ends the list after about six parts and does not say so: 0,2,4,6,8,10 are the first of 64.
+        one["cpus"] = one["cpus"] or ("" if cpus.count(",") > 4 else cpus) or near("", one["numa_node"]) or None
     uuids = {one["index"]: one["uuid"] for one in found if one["uuid"]}
     return [
         {"a": uuids[i], "b": uuids[j], "kind": kind}

@@ -110,7 +110,10 @@ class Probes:
     def boot_key(self) -> bool:
         """Whether the firmware knows the key with which DKMS signs what it builds."""
         key = parts.boot_key(read("/etc/os-release"))
-        return Path(key).is_file() and "is already enrolled" in self.run("mokutil", "--test-key", key).stdout
+        if not Path(key).is_file():
+            return False
+        done = self.run("mokutil", "--test-key", key)
+        return parts.key_enrolled(done.stdout + done.stderr)
 
     def packages(self) -> dict:
         """NVIDIA packages that are installed, which of them are held, and what updates by itself."""

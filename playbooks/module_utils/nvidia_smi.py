@@ -183,7 +183,10 @@ def from_xml(text: str) -> dict[str, Any] | None:
     if root is None:
         return None
     gpus = [_gpu_of_xml(node, place) for place, node in enumerate(root.findall("gpu"))]
-    return {"driver": value(_first(root, "driver_version")), "cuda": value(_first(root, "cuda_version")), "gpus": gpus}
+    # From 610 on words stand behind the number: 610.57.04 [Deprecated; will be removed in CUDA 14.0. ...].
+    told = (re.sub(r"(?s)^(\d+(\.\d+)+)\s.*", r"\1", _first(root, f"{name}_version")) for name in ("driver", "cuda"))
+    driver, cuda = map(value, told)
+    return {"driver": driver, "cuda": cuda, "gpus": gpus}
 
 
 def _gpu_of_xml(node: ElementTree.Element, place: int) -> dict[str, Any]:
@@ -202,11 +205,7 @@ def _gpu_of_xml(node: ElementTree.Element, place: int) -> dict[str, Any]:
         "processes": [p for p in map(_process, node.findall("processes/process_info")) if p],
         "ailing": _ailing(node),
     }
-    for name, told in (
-        ("product_name", _first(node, "product_name")),
-        ("uuid", _first(node, "uuid")),
-        ("memory", total),
-    ):
+    for name, told in (*((tag, _first(node, tag)) for tag in ("product_name", "uuid")), ("memory", total)):
         if BROKEN.search(told):
             found["problems"].append(_broken(told))
             found["name"] = found["name"] if name != "product_name" else None

@@ -20,7 +20,6 @@ LIMITS: dict[str, Any] = {
     "registry_url": "https://registry.example/v2/", "hub_url": "https://hub.example",
 }  # fmt: skip
 VALUES: dict[str, Any] = {
-    "docker_version": "",
     **{f"host_checks_{name}": value for name, value in LIMITS.items()},
     "haproxy_bind_address": "0.0.0.0", "haproxy_port": "8000", "haproxy_stats_port": 8404,
     "images_catalogue": [
@@ -33,8 +32,9 @@ VALUES: dict[str, Any] = {
     "jaeger_health_port": 13133, "jaeger_query_port": 16686, "model_store_ca_file": "",
     "model_store_dir": "/srv/models", "model_store_hub_url": "", "model_store_proxy_env": {"https_proxy": "http://proxy"},
     "nvidia_driver_branch": 580, "nvidia_driver_branch_min": 580, "nvidia_driver_manage": True,
-    "nvidia_driver_prebuilt": False, "vllm_cache_dir": "/srv/cache",
-    "vllm_gpu_runtime_driver": "cdi", "docker_packages": [],
+    "nvidia_driver_prebuilt": False, "nvidia_driver_repository_manage": True, "nvidia_driver_source": "vendor",
+    "nvidia_driver_repository_url": "https://mirror.example", "vllm_cache_dir": "/srv/cache",
+    "vllm_gpu_runtime_driver": "cdi", "docker_packages": [], "docker_version": "",
 }  # fmt: skip
 
 

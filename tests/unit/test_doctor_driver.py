@@ -32,3 +32,22 @@ def test_secure_boot_with_a_key_or_signed_modules_lets_up_through() -> None:
     bare = {**BARE, "secure_boot": "enabled"}
     assert line(lines(gpu=NO_DRIVER, **bare, boot_key=True), "secure boot").state == "ok"
     assert line(lines(gpu=NO_DRIVER, need=of(nvidia_driver_prebuilt=True), **bare), "secure boot").state == "ok"
+
+
+def test_a_branch_that_the_vendors_own_repository_does_not_have_keeps_up_away() -> None:
+    url = "https://developer.download.nvidia.com/compute/cuda/repos"
+    public = of(nvidia_driver_repository_url=url)
+    told = [entry for entry in lines(gpu=NO_DRIVER, need=public, **BARE) if entry.blocks]
+    assert [entry.check for entry in told] == ["driver"]
+    assert "begins with branch 590" in told[0].what and "595" in told[0].hint
+    debian = {"id": "debian", "version": "12"}
+    for need, parts in (
+        (of(), BARE),  # a mirror may have it
+        (of(nvidia_driver_repository_url=url, nvidia_driver_branch=595), BARE),
+        (of(nvidia_driver_repository_url=url, nvidia_driver_repository_manage=False), BARE),
+        (of(nvidia_driver_repository_url=url, nvidia_driver_source="distribution"), BARE),
+        (of(nvidia_driver_repository_url=url, nvidia_driver_manage=False), BARE),
+        (public, {**BARE, "os": debian}),
+    ):
+        assert not [entry for entry in lines(gpu=NO_DRIVER, need=need, **parts) if entry.blocks]
+    assert not [entry for entry in lines(need=public) if entry.blocks], "it is there already"

@@ -106,3 +106,35 @@ def test_different_versions_have_their_own_hint(
     monkeypatch.setattr(module, "library", lambda: "580.105.08")
     (told,) = module.look(5)["problems"]
     assert told["code"] == "version_mismatch" and "reboot" in told["hint"]
+
+
+EVEN = ",".join(str(number) for number in range(0, 128, 2))
+
+
+@pytest.mark.parametrize(
+    ("local", "node", "affinity", "cpus"),
+    [
+        (EVEN, "", "0,2,4,6,8,10", EVEN),  # the kernel tells all 64 of which nvidia-smi tells six
+        ("", EVEN, "0,2,4,6,8,10", EVEN),
+        ("0-31", "0-63", "0-7", "0-31"),
+        ("", "", "0,2,4,6,8,10", None),  # rather none than a few
+        ("", "", "0,2,4,6,8", "0,2,4,6,8"),
+        ("", "", "0-31,64-95", "0-31,64-95"),
+    ],
+)
+def test_cpus_come_from_the_kernel_and_never_from_a_list_that_is_cut(
+    look: Look, module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: str, node: str,
+    affinity: str, cpus: str | None,
+) -> None:  # fmt: skip
+    look({A: "nvidia", B: "nvidia"}, [A, B])
+    matrix = (ROOT / "tests/fixtures/nvidia_smi/l40s-x2-interleaved/topo-m.txt").read_text()
+    answers = module.run
+    told = matrix.replace("0,2,4,6,8,10", affinity)
+    monkeypatch.setattr(module, "run", lambda _time, *words: (told, "") if words[0] == "topo" else answers(5, *words))
+    monkeypatch.setattr(module, "NODES", tmp_path / "nodes")
+    for file, text in ((f"devices/{A}/local_cpulist", local), ("nodes/node0/cpulist", node)):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(f"{text}\n")
+    found = module.look(5)
+    assert found["gpus"][0]["cpus"] == cpus
+    assert [link["kind"] for link in found["links"]] == ["NODE"]

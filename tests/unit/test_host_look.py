@@ -45,6 +45,7 @@ def test_the_operating_system(text: str, found: dict[str, Any]) -> None:
     ("mokutil", "variable", "efi", "state"),
     [
         ("SecureBoot enabled\n", b"", True, "enabled"),
+        ("SecureBoot enabled\nSecureBoot validation is disabled in shim\n", b"\x06\0\0\0\1", True, "disabled"),
         ("SecureBoot disabled\nPlatform is in Setup Mode\n", b"\x06\0\0\0\1", True, "disabled"),
         ("", b"\x06\0\0\0\1", True, "enabled"),
         ("", b"\x06\0\0\0\0", True, "disabled"),
@@ -55,6 +56,23 @@ def test_the_operating_system(text: str, found: dict[str, Any]) -> None:
 )
 def test_secure_boot(mokutil: str, variable: bytes, efi: bool, state: str) -> None:
     assert parts.secure_boot(mokutil, variable, efi) == state
+
+
+@pytest.mark.parametrize(
+    ("told", "enrolled"),
+    [
+        ("/k.der is already enrolled\n", True),
+        ("/k.der is already in db\n", True),
+        ("/k.der is already in the built-in trusted keyring\n", True),
+        ("/k.der is already in the enrollment request\n", False),
+        ("/k.der is blocked in dbx\n", False),
+        ("CA of /k.der is already enrolled\n", True),
+        ("/k.der is not enrolled\n", False),
+        ("", False),
+    ],
+)
+def test_a_key_that_the_firmware_or_the_kernel_knows(told: str, enrolled: bool) -> None:
+    assert parts.key_enrolled(told) == enrolled
 
 
 def test_packages_holds_and_updates() -> None:

@@ -36,7 +36,7 @@ GPU: dict[str, Any] = {
 WANTED: dict[str, Any] = {
     "manage": True, "branch": 580, "branch_min": 580, "modules": "auto", "source": "vendor", "prebuilt": False,
     "packages": [], "headers": True, "devices": [], "system": "Debian 13.1", "architecture": "x86_64",
-    "repository": "https://repository.example.org", "keyring": "",
+    "repository": "https://repository.example.org", "keyring": "", "public": False,
 }  # fmt: skip
 THERE = {"packages": {"nvidia-open": "580.95.05-1"}, "module": "580.95.05", "held_by_us": ["nvidia-open"]}
 RUNS = {"driver": {"version": "580.95.05", "module": "580.95.05", "library": "580.95.05", "open": True}}
@@ -127,16 +127,37 @@ def test_packages_of_the_distributions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("system", "branch", "name"),
+    ("system", "source", "branch", "name"),
     [
-        ("Ubuntu24", 580, "nvidia-fabricmanager-580"),
-        ("Ubuntu24", 595, "nvidia-fabricmanager"),
-        ("RedHat9", 580, "nvidia-fabricmanager"),
+        ("Ubuntu22", "vendor", 575, "nvidia-fabricmanager-575"),
+        ("Ubuntu22", "vendor", 580, "nvidia-fabricmanager"),
+        ("Ubuntu24", "vendor", 580, "nvidia-fabricmanager"),
+        ("Ubuntu24", "vendor", 595, "nvidia-fabricmanager"),
+        ("Ubuntu24", "distribution", 580, "nvidia-fabricmanager-580"),
+        ("Debian12", "vendor", 570, "nvidia-fabricmanager-570"),
+        ("Debian12", "vendor", 580, "nvidia-fabricmanager"),
+        ("Debian13", "vendor", 580, "nvidia-fabricmanager"),
+        ("RedHat9", "vendor", 580, "nvidia-fabricmanager"),
     ],
 )
-def test_fabric_manager_only_beside_an_nvswitch(system: str, branch: int, name: str) -> None:
-    assert plan(system, branch=branch)["fabric_manager"] == ""
-    assert plan(system, branch=branch, state={"nvswitch": True})["fabric_manager"] == name
+def test_fabric_manager_only_beside_an_nvswitch(system: str, source: str, branch: int, name: str) -> None:
+    assert plan(system, branch=branch, source=source)["fabric_manager"] == ""
+    assert plan(system, branch=branch, source=source, state={"nvswitch": True})["fabric_manager"] == name
+
+
+@pytest.mark.parametrize(
+    ("system", "branch", "there"),
+    [("Debian13", 580, False), ("Debian13", 595, True), ("Debian12", 580, True), ("Ubuntu24", 580, True)],
+)
+def test_a_branch_that_the_vendors_own_repository_does_not_have(system: str, branch: int, there: bool) -> None:
+    found = plan(system, branch=branch, public=True)
+    assert (found["problems"] == []) == there
+    assert there or ("begins with branch 590" in told(found) and "595" in told(found) and "Debian 12" in told(found))
+    packed = role.nvidia_driver_packed({system: TABLES[system]}, {**WANTED, "branch": branch, "public": True}, [])
+    assert bool(packed["sets"]) == there == (not packed["problems"])
+    assert plan(system, branch=branch)["problems"] == [], "a mirror may have it"
+    assert plan(system, RUNS, THERE, branch=580, public=True)["problems"] == [], "it is there already"
+    assert plan("Debian13", source="distribution", branch=550, branch_min=0, public=True)["problems"] == []
 
 
 @pytest.mark.parametrize(
@@ -277,6 +298,8 @@ def test_what_broke_is_named_by_its_log() -> None:
     assert "/x/make.log" in role.nvidia_driver_broken(state, {"log": "/x/make.log"}, "rc 100", "Driver")
     assert "headers of the running kernel 6.12.94" in role.nvidia_driver_broken(STATE, {"log": ""}, "none", "Driver")
     assert role.nvidia_driver_broken(state, {"log": ""}, "no such package", "Driver").endswith("no such package")
+    pin = "No package matching 'nvidia-driver-pinning-580' is available"
+    assert "has no driver of this branch" in role.nvidia_driver_broken(state, {"log": ""}, pin, "Branch is pinned")
 
 
 def test_packages_that_nothing_holds() -> None:

@@ -199,3 +199,21 @@ def test_a_cuda_version_that_is_none() -> None:
 def test_a_jetson_is_listed() -> None:
     (gpu,) = nvidia_smi.from_list("GPU 0: Orin (nvgpu) (UUID: a9485f58-0a6e-5a97-b73d-87cdf435c65e)")
     assert gpu["uuid"].startswith("a9485f58")
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("580.95.05", "580.95.05"),
+        ("610.57.04 [Deprecated; will be removed in CUDA 14.0. Use KMD Version instead]", "610.57.04"),
+        ("13.3 [Deprecated; will be removed in CUDA 14.0.\n Use CUDA UMD Version instead]", "13.3"),
+        ("N/A", None),
+        ("ERR!", None),
+        ("Not Found", None),
+        ("Mixed 580.95.05", "Mixed 580.95.05"),
+    ],
+)
+def test_a_version_is_its_number_whatever_stands_behind_it(said: str, version: str | None) -> None:
+    tags = f"<driver_version>{said}</driver_version><cuda_version>{said}</cuda_version>"
+    whole = nvidia_smi.from_xml(f"<nvidia_smi_log>{tags}</nvidia_smi_log>")
+    assert (whole["driver"], whole["cuda"]) == (version, version)

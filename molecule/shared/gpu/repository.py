@@ -166,8 +166,12 @@ def driver(folder: Path, versions: list, keyring: bytes) -> None:
         fabric = {f"{units}/nvidia-fabricmanager.service": (FABRIC, 0o644)}
         # One more that is newer than its driver: not the newest is right, but the driver's own.
         for number in (release, f"{branch}.999.01-1"):
-            name = f"nvidia-fabricmanager-{branch}" if int(branch) <= 580 else "nvidia-fabricmanager"
-            package(folder, name, number, fabric, more="Conflicts: fabric\nReplaces: fabric\nProvides: fabric\n")
+            # From 580 on the name with the branch is a virtual one, and apt finds no version of it.
+            name, virtual = f"nvidia-fabricmanager-{branch}", ""
+            if int(branch) >= 580:
+                name, virtual = "nvidia-fabricmanager", f", {name}"
+            more = f"Conflicts: fabric\nReplaces: fabric\nProvides: fabric{virtual}\n"
+            package(folder, name, number, fabric, more=more)
         pin = {f"/etc/apt/preferences.d/nvidia-driver-pinning-{branch}": (PIN.format(branch=branch), 0o644)}
         package(folder, f"nvidia-driver-pinning-{branch}", f"{branch}-1", pin)
         library = f"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.{version}"

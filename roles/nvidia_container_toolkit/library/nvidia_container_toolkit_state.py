@@ -16,8 +16,8 @@ DOCUMENTATION = r"""
 module: nvidia_container_toolkit_state
 short_description: NVIDIA's container toolkit on a host, and the CDI devices
 description:
-  - Reads versions and holds of the packages, whether the toolkit brings a service that declares the devices, and which
-    devices are declared for which driver. Changes nothing.
+  - Reads versions and holds of the packages, whether the toolkit brings a service that declares the devices and whether
+    that one comes before Docker, and which devices are declared for which driver. Changes nothing.
 options:
   packages:
     description: Names of the packages.
@@ -31,6 +31,9 @@ author:
 # The later folder wins where both name a device.
 FOLDERS = ("/etc/cdi", "/var/run/cdi")
 SERVICE = "nvidia-cdi-refresh.service"
+# What waits for one of these cannot come before Docker.
+LATER = {"multi-user.target", "graphical.target", "docker.service", "docker.socket", "containerd.service"}
+STARTER = "deployctl-start-engines.service"
 
 
 def said(*words: str) -> str:
@@ -70,6 +73,16 @@ def declared() -> dict:
     return {"files": files, "devices": sorted(winners), "drivers": sorted(drivers)}
 
 
+def order() -> dict:
+    """Whether the service comes before Docker, and whether it can."""
+    told = said("systemctl", "show", "--property=Before,After", SERVICE)
+    words = {name: value.split() for name, value in re.findall(r"^(\w+)=(.*)$", told, re.M)}
+    return {
+        "first": "docker.service" in words.get("Before", []),
+        "may_be_first": not LATER & set(words.get("After", [])),
+    }
+
+
 def main() -> None:
     """Look, and tell under `found`."""
     module = AnsibleModule(
@@ -77,7 +90,16 @@ def main() -> None:
     )
     found, held = packages(module.params["packages"])
     service = SERVICE in said("systemctl", "list-unit-files", "--no-legend", SERVICE)
-    module.exit_json(changed=False, found={"packages": found, "held": held, "service": service, "cdi": declared()})
+    found = {
+        "packages": found,
+        "held": held,
+        "service": service,
+        "cdi": declared(),
+        "systemd": Path("/run/systemd/system").is_dir(),
+        "starter": said("systemctl", "is-enabled", STARTER).strip() == "enabled",
+        **order(),
+    }
+    module.exit_json(changed=False, found=found)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def nvidia_driver_packed(
     modules, _against = _modules(nothing_seen, wanted)
     for release, table in tables.items():
         source = table[wanted["source"]] if table else {}
-        told = _of_the_system(table, source, {**wanted, "system": release})
+        asked = {**wanted, "system": release}
+        told = _of_the_system(table, source, asked) + (_of_the_repository(source, asked) if table else [])
         problems += [{"release": release, "what": what, "hint": hint} for what, hint in told]
         if not told:
             sets.append({"release": release, **_set(table, source, wanted, modules, kernels)})
@@ -128,7 +129,8 @@ def nvidia_driver_broken(state: Mapping[str, Any], left: Mapping[str, Any], erro
             f"{step}: not reached, for the headers of the running kernel {kernel} are not to be had ({error}). "
             "Hint: bring the host to the newest kernel of its distribution, reboot it, and run this again"
         )
-    return f"{step}: not reached. {error}"
+    hint = " Hint: the repository has no driver of this branch: set nvidia_driver_branch to one that it has"
+    return f"{step}: not reached. {error}{hint if 'nvidia-driver-pinning' in error else ''}"
 
 
 def _differs(state: Mapping[str, Any], gpu: Mapping[str, Any]) -> bool:
@@ -230,7 +232,7 @@ def _names(
     apt = folder and table["manager"] == "apt"
     prebuilt = bool(wanted["prebuilt"])
     known = source["prebuilt"][modules] if prebuilt else source[modules]
-    age = "until_580" if wanted["branch"] <= 580 else "after_580"
+    age = "before_580" if wanted["branch"] < 580 else "from_580"
     return {
         "repository": {
             "manager": table["manager"],
@@ -299,6 +301,7 @@ def _problems(
     if found["install"]:
         # Where the branch is locked by versions, the lock is ours as likely as not, and dnf itself says what it keeps.
         told += [*([] if source["lock"] else _of_holds(state)), *_of_the_packages(state, wanted, found)]
+        told += _of_the_repository(source, wanted)
     if wanted["manage"] and not found["healthy"]:
         told += _of_secure_boot(state, wanted)
     return [{"what": what, "hint": hint} for what, hint in told]
@@ -322,6 +325,16 @@ def _of_the_system(
         what = f"{wanted['source']} packages of {wanted['system']} have no signed, ready-built modules"
         told.append((what, "set nvidia_driver_prebuilt: false"))
     return told
+
+
+def _of_the_repository(source: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not wanted["public"] or wanted["branch"] >= source["first"]:
+        return []
+    what = (
+        f"NVIDIA's repository of {wanted['system']} begins with branch {source['first']} and has no {wanted['branch']}"
+    )
+    hint = "set nvidia_driver_branch: 595, or nvidia_driver_repository_url to a mirror that has it; for GPUs older than"
+    return [(what, f"{hint} Turing, which need {LAST_BRANCH_BEFORE_TURING}, take Ubuntu or Debian 12")]
 
 
 def _of_holds(state: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -140,7 +140,7 @@ def dkms(kernel: str) -> list:
 def key_enrolled() -> bool:
     """Whether the firmware knows a key that modules built here are signed with."""
     key = parts.boot_key(text("/etc/os-release"))
-    return Path(key).is_file() and "is already enrolled" in said("mokutil", "--test-key", key)
+    return Path(key).is_file() and parts.key_enrolled(said("mokutil", "--test-key", key))
 
 
 def nvswitch() -> bool:

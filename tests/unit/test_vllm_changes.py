@@ -329,3 +329,16 @@ def test_one_that_generates_nothing_is_replaced_first_and_is_no_measure(role: An
         ("vllm-m-1", True, "vllm-m-0", False),
         ("vllm-m-0", False, "vllm-m-0", True),
     ]
+
+
+def test_names_that_only_an_emptied_host_answers_for_are_away(role: Any) -> None:
+    one = known_as(container("a-0", "1", "g0"), "a", "alias")
+    both = known_as(container("b-0", "1", "g1", model="b"), "b")
+    listed = {"h1": [one, both], "h2": [known_as(container("b-1", "1", "g0", model="b"), "b")], "h3": []}
+    assert role.vllm_away(listed, ["h1"]) == ["a", "alias"]
+    # One after another: b always has a host.
+    assert role.vllm_away(listed, ["h1", "h2"]) == ["a", "alias"]
+    assert role.vllm_away({"h1": listed["h1"]}, ["h1"]) == ["a", "alias", "b"]
+    stopped = {"h1": listed["h1"], "h2": [{**listed["h2"][0], "State": "exited"}]}
+    assert role.vllm_away(stopped, ["h1"]) == ["a", "alias", "b"]
+    assert role.vllm_away(listed, ["h3", "front"]) == []

@@ -225,6 +225,21 @@ def vllm_gaps(have: list[list[dict[str, Any]]], moves: list[list[dict[str, Any]]
     return sorted(gaps)
 
 
+def vllm_away(containers: dict[str, list[dict[str, Any]]], hosts: list[str]) -> list[str]:
+    """Names that nobody answers for while one of these hosts is emptied; they are emptied one after another.
+
+    containers: the engine's list of each serving host.
+    """
+    serving = {
+        host: {name for c in vllm_have(listed) if c["running"] and not c["previous"] for name in c["names"]}
+        for host, listed in containers.items()
+    }
+    away: set[str] = set()
+    for host in hosts:
+        away |= serving.get(host, set()).difference(*(names for other, names in serving.items() if other != host))
+    return sorted(away)
+
+
 class FilterModule:
     """Ansible's door to the functions above."""
 
@@ -238,4 +253,5 @@ class FilterModule:
             "vllm_restores": vllm_restores,
             "vllm_waiting_heirs": vllm_waiting_heirs,
             "vllm_gaps": vllm_gaps,
+            "vllm_away": vllm_away,
         }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Under load: a host that serves is rebooted, one is unplugged in the middle of a change, all get another Docker.
+"""Under load: a host that serves is rebooted, one is unplugged twice within a change, all get another Docker.
 
 PYTHONPATH=tests/faults faults.py URL KEY INVENTORY
 
@@ -27,11 +27,16 @@ def docker(*words: str) -> str:
     return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
 
 
+def states() -> dict[str, str]:
+    """What HAProxy calls each replica."""
+    read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8404/;csv', timeout=3).read().decode())"
+    rows = [row.split(",") for row in docker("exec", "molecule-front", "python3", "-c", read).splitlines()]
+    return {row[1]: row[17] for row in rows if row[0] == "tiny-chat" and row[1].startswith("tiny-chat-")}
+
+
 def both_up() -> bool:
     """Whether HAProxy calls both replicas UP."""
-    read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8404/;csv', timeout=3).read().decode())"
-    rows = docker("exec", "molecule-front", "python3", "-c", read).splitlines()
-    return sum(row.startswith("tiny-chat,tiny-chat-") and ",UP," in row for row in rows) == 2
+    return list(states().values()) == ["UP", "UP"]
 
 
 def wait_for(limit: float, up: bool = True) -> float:
@@ -75,6 +80,27 @@ def rebooted(url: str, key: str) -> None:
         recovered = wait_for(30, up=False) + wait_for(180)
         time.sleep(2)
     tell("host rebooted", load, recovered)
+
+
+def drained_and_lost(url: str, key: str, inventory: str) -> None:
+    """A host is unplugged while its replica is drained; that takes requests again without a hand once it is back."""
+    # Somebody has changed it: only this one is replaced.
+    docker("exec", "molecule-serve2", "docker", "update", "--restart=no", "vllm-tiny-chat-1")
+    with Load(url, key, "chat-default", chats=2, streams=0, pause=0.3) as load:
+        begun = subprocess.Popen(
+            ["deployctl", "swap", inventory], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+        )
+        end = time.monotonic() + 900
+        while states().get("tiny-chat-1") != "DRAIN":
+            if begun.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"nothing was drained; ended with {begun.poll()}")
+        docker("network", "disconnect", NETWORK, "molecule-serve2")
+        printed, _ = begun.communicate(timeout=300)
+        if begun.returncode != 3 or "serve2" not in printed:
+            raise SystemExit(f"ended with {begun.returncode}:\n{printed[-3000:]}")
+        docker("network", "connect", "--ip", ADDRESS, NETWORK, "molecule-serve2")
+        recovered = wait_for(60)
+    tell("host unplugged while its replica is drained", load, recovered)
 
 
 def unplugged(url: str, key: str, inventory: str) -> None:
@@ -131,5 +157,6 @@ def upgraded(url: str, key: str, inventory: str) -> None:
 
 if __name__ == "__main__":
     rebooted(sys.argv[1], sys.argv[2])
+    drained_and_lost(*sys.argv[1:])
     unplugged(*sys.argv[1:])
     upgraded(*sys.argv[1:])

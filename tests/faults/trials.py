@@ -109,10 +109,12 @@ def trial(faults: Faults, name: str, **more: Any) -> Iterator[Trial]:
 def change(faults: Faults, name: str, **more: Any) -> Iterator[Trial]:
     """One change under the load of people, who read an answer before they ask again.
 
-    A roll takes minutes: a flood would only measure how the engines and Ansible share the cores of one machine.
+    A roll takes minutes: a flood would only measure how the engines and Ansible share the cores of one machine. No
+    engine dies in it, so that no stream may be cut.
     """
     with trial(faults, name, **{"chats": 2, "pause": 3.0, **more}) as made:
         yield made
+    assert made.load.streams.cut_aloud == 0
 
 
 def fill(folder: Path) -> Path:

@@ -38,6 +38,18 @@ def task_began(title: str) -> Callable[[str], bool]:
     return said
 
 
+def awaited(faults: Faults, known: set[Path], run: subprocess.Popen[Any], said: Callable[[str], bool]) -> None:
+    """Wait until an event of a run that has just begun says so."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and run.poll() is None:
+        for folder in set(faults.site.runs) - known:
+            events = folder / "events.jsonl"
+            if events.exists() and said(events.read_text()):
+                return
+        time.sleep(0.05)
+    raise AssertionError("the swap ended before it came to that step")
+
+
 def killed_when(faults: Faults, said: Callable[[str], bool]) -> None:
     """Start `swap` and kill the whole control node's part of it, as if the machine had gone, once an event says so."""
     known = set(faults.site.runs)
@@ -45,15 +57,8 @@ def killed_when(faults: Faults, said: Callable[[str], bool]) -> None:
         ["deployctl", "swap", str(faults.site.inventory)],
         cwd=REPO, env=faults.site.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 600
     try:
-        while time.monotonic() < deadline and run.poll() is None:
-            for folder in set(faults.site.runs) - known:
-                events = folder / "events.jsonl"
-                if events.exists() and said(events.read_text()):
-                    return
-            time.sleep(0.05)
-        raise AssertionError("the swap ended before it came to that step")
+        awaited(faults, known, run, said)
     finally:
         kill_tree(run.pid)
         run.wait(20)
@@ -210,6 +215,24 @@ def test_run_folder_has_no_room(faults: Faults) -> None:
         file = made.strike(lambda: fill(faults.site.root / "runs"))
         printed = faults.site.deployctl("up", code=None)
         assert "ACCEPTED" not in printed
+        file.unlink()
+        assert "ACCEPTED" in faults.site.deployctl("up")
+        made.until(both_up)
+    faults.site.write_models(shipped())
+    faults.site.deployctl("up")
+
+
+def test_run_folder_fills_up_in_the_middle_of_a_swap(faults: Faults) -> None:
+    """The engines are changed to the end all the same; only the verdict has no place to be written."""
+    faults.site.write_models(shipped(context_length=1280))
+    with change(faults, "disk full in the run folder, in mid-swap") as made:
+        known = set(faults.site.runs)
+        run = faults.site.start("swap")
+        awaited(faults, known, run, task_began("Old instance is drained"))
+        file = made.strike(lambda: fill(faults.site.root / "runs"))
+        run.communicate(timeout=900)
+        for container in instances(faults.engine).values():
+            assert "--max-model-len 1280" in " ".join(container.attrs["Args"])
         file.unlink()
         assert "ACCEPTED" in faults.site.deployctl("up")
         made.until(both_up)

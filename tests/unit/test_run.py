@@ -183,7 +183,7 @@ def below(waiting: subprocess.Popen[str]) -> Iterator[list[int]]:
     """Every process below ours while the long task is under way, the nearest first; the last is the task's own."""
     end = time.monotonic() + 60
     found: list[int] = []
-    while time.monotonic() < end and not (found and command(found[-1]).startswith("sleep")):
+    while time.monotonic() < end and not (found and command(found[-1]) == "sleep 59.59"):
         time.sleep(0.1)
         found = descendants(waiting.pid)
     assert command(found[-1]) == "sleep 59.59"

@@ -29,8 +29,8 @@ from deploy_cli.request import Request, environment, extra_vars_files
 
 GRACE_SECONDS = 10.0  # from the first SIGINT to ansible-playbook until it is killed
 POLL_SECONDS = 0.5  # how often the runner asks whether to stop, and the display may speak
-IDENT = "run"  # artifacts/run: a run folder holds one run
-RELEASE = "release"  # artifacts/release: after one that failed
+IDENT = "run"  # a run folder holds one run
+RELEASE = "release"  # after one that failed
 RELEASE_SECONDS = 60  # of hosts that do not answer; their mark ends by itself
 
 
@@ -112,15 +112,20 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
     import ansible_runner
 
     env_dir = folder / "env"
-    for made in (env_dir, folder / "artifacts"):
-        made.mkdir(mode=0o700)
-    # Not as an argument: with suppress_env_files (which keeps passwords off the disk) the runner drops settings.
-    write_private(env_dir / "settings", json.dumps({"pexpect_timeout": POLL_SECONDS}))
+    env_dir.mkdir(mode=0o700)
+    # Not as arguments: with suppress_env_files (which keeps passwords off the disk) the runner drops settings.
+    settings = {"pexpect_timeout": POLL_SECONDS, "suppress_output_file": True}
+    write_private(env_dir / "settings", json.dumps(settings))
+    # What the runner and Ansible tell each other by files lies in memory where there is such a place: on a full disk
+    # Ansible would wait for one of them for ever, in the middle of a change.
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    between = Path(tempfile.mkdtemp(prefix="deployctl-", dir=memory if os.access(memory, os.W_OK) else None))
     try:
         options = request.options(extra_vars_files(request, env_dir))
         play = partial(
             ansible_runner.run,
             private_data_dir=str(folder),
+            artifact_dir=str(between),
             project_dir=str(Path.cwd()),  # the working directory of the same line typed by hand
             inventory=[request.source] if request.hosts else str(request.inventory.resolve()),
             cmdline=shlex.join(options) if options else None,
@@ -129,7 +134,6 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
             suppress_env_files=True,
             fact_cache_type="memory",  # as bare Ansible: facts of hosts are not written down
             quiet=True,
-            suppress_output_file=True,  # the runner would end in the middle of a change where the disk is full
         )
         stop = Stop(display)
         with _kept(folder / "events.jsonl") as events, _kept(folder / "stdout") as log, stop.watching():
@@ -160,16 +164,19 @@ def _ansible(request: Request, folder: Path, display: Display) -> tuple[int, str
     finally:
         # -e values may be secrets: they live as long as ansible-playbook reads them.
         shutil.rmtree(env_dir, ignore_errors=True)
+        shutil.rmtree(between, ignore_errors=True)
     return int(runner.rc), signalled
 
 
 def _status_handler(folder: Path, ident: str) -> Callable[..., None]:
-    """Take the environment out of artifacts/<ident>/command: the runner writes all of it there, tokens included."""
+    """Keep the command without its environment, which holds tokens: the runner writes both beside its own files."""
 
     def handler(status: Mapping[str, Any], runner_config: Any) -> None:
         if status.get("status") == "running":
-            file = folder / "artifacts" / ident / "command"
-            write_private(file, json.dumps({"command": runner_config.command, "cwd": runner_config.cwd}) + "\n")
+            Path(runner_config.artifact_dir, "command").unlink()
+            with suppress(OSError):
+                told = {"command": runner_config.command, "cwd": runner_config.cwd}
+                write_private(folder / f"command-{ident}", json.dumps(told) + "\n")
 
     return handler
 

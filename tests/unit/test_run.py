@@ -115,10 +115,11 @@ def test_a_run_that_fails_releases_the_hosts_that_it_has_taken(site: Path) -> No
     assert (outcome.exit_code, outcome.status) == (3, "failed")
     assert outcome.run_dir is not None
     assert not (outcome.run_dir / "taken").exists()
+    assert (outcome.run_dir / "command-release").exists()
     assert SECRET not in all_text(outcome.run_dir)
     outcome, _found = run(Request("down", site))  # had taken none
     assert outcome.run_dir is not None
-    assert not (outcome.run_dir / "artifacts/release").exists()
+    assert not (outcome.run_dir / "command-release").exists()
 
 
 def test_a_rejection_is_4_although_ansible_failed(site: Path) -> None:

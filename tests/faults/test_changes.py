@@ -231,8 +231,8 @@ def test_run_folder_fills_up_in_the_middle_of_a_swap(faults: Faults) -> None:
         awaited(faults, known, run, task_began("Old instance is drained"))
         file = made.strike(lambda: fill(faults.site.root / "runs"))
         run.communicate(timeout=900)
-        for container in instances(faults.engine).values():
-            assert "--max-model-len 1280" in " ".join(container.attrs["Args"])
+        new = [one for name, one in instances(faults.engine).items() if not name.endswith("-previous")]
+        assert ["--max-model-len 1280" in " ".join(one.attrs["Args"]) for one in new] == [True, True]
         file.unlink()
         assert "ACCEPTED" in faults.site.deployctl("up")
         made.until(both_up)

@@ -36,10 +36,14 @@ PAUSE = 0.05
 FORCED_MAINTENANCE, FORCED_DRAIN = 0x01, 0x08
 
 
+def statistics(path: str) -> list[dict[str, str]]:
+    """Return HAProxy's lines about all servers, one for each backend that holds one."""
+    return list(csv.DictReader(io.StringIO(ask(path, "show stat -1 4 -1").lstrip("# "))))
+
+
 def rows(path: str, servers: list[str]) -> list[dict[str, str]]:
-    """Return HAProxy's lines about these servers, one for each backend that holds one."""
-    text = ask(path, "show stat -1 4 -1").lstrip("# ")
-    return [row for row in csv.DictReader(io.StringIO(text)) if row["svname"] in servers]
+    """Return those about these servers."""
+    return [row for row in statistics(path) if row["svname"] in servers]
 
 
 def kept_out(path: str) -> set[tuple[str, str]]:
@@ -60,7 +64,7 @@ def busy(found: list[dict[str, str]]) -> int:
 
 def left_alone(path: str, servers: list[str]) -> list[str]:
     """Return the backends that would have no server that takes requests if these were drained."""
-    found = list(csv.DictReader(io.StringIO(ask(path, "show stat -1 4 -1").lstrip("# "))))
+    found = statistics(path)
     # The one that lets requests wait is a backup.
     up = [row for row in found if row["bck"] == "0" and row["status"].startswith("UP") and row["weight"] != "0"]
     spared = {row["pxname"] for row in up if row["svname"] not in servers}

@@ -107,7 +107,6 @@ def vllm_changes(
         here = ([spec["name"]] if found else []) + [
             n for n, c in going.items() if overlap(c, spec) and not (n in outdated and overlap(specs[n], spec))
         ]
-        here = list(dict.fromkeys(here))
         old = [n for n in here if n not in displaced]
         displaced.update(old)
         sat_here = [a["id"] for a in alone if overlap(a, spec)]
@@ -130,9 +129,9 @@ def vllm_changes(
         move["newcomer"] = before != move["new"]["instance"]
         move["canary"] = model not in seen
         seen.add(model)
-        alike = [n for n in there if n in serving and there[n]["model"] == model]
-        move["compare"] = next(iter([n for n in move["old"] if n in serving] + alike), "")
-        move["serves"] = bool(set(alike) & set(move["old"]))
+        replicas = [n for n in there if n in serving and there[n]["model"] == model]
+        move["compare"] = next(iter([n for n in move["old"] if n in serving] + replicas), "")
+        move["serves"] = bool(set(replicas) & set(move["old"]))
     return {
         "start": start,
         "moves": moves,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import yaml
 from test_doctor import BARE, GPU, NO_DRIVER, changed, line, lines, of, problem
+
+from deploy_cli.doctor import gpu
 
 NO_ANSWER = changed(
     GPU, gpus=[], driver={"version": None, "library": "580.105.08"}, problems=[problem("version_mismatch")]
@@ -51,3 +56,11 @@ def test_a_branch_that_the_vendors_own_repository_does_not_have_keeps_up_away() 
     ):
         assert not [entry for entry in lines(gpu=NO_DRIVER, need=need, **parts) if entry.blocks]
     assert not [entry for entry in lines(need=public) if entry.blocks], "it is there already"
+
+
+def test_where_nvidias_repositories_begin_is_what_the_role_says() -> None:
+    found = {}
+    for file in (Path(__file__).resolve().parents[2] / "roles/nvidia_driver/vars").glob("Debian*.yml"):
+        begins = yaml.safe_load(file.read_text())["__nvidia_driver_os"]["vendor"]["first"]
+        found[("debian", file.stem.removeprefix("Debian"))] = begins
+    assert {system: begins for system, begins in found.items() if begins} == gpu.FIRST

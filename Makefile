@@ -50,8 +50,8 @@ sites: $(VENV)/.dev $(VENV)/.images ## From bare Debian to an accepted site over
 e2e: $(VENV)/.dev ## The whole stack on this machine: up, change, kill, down
 	pytest -q --durations=12 tests/e2e
 
-faults: $(VENV)/.dev $(VENV)/.images ## Every fault under load: first of this machine, then of three simulated servers; each ends with a table
-	code=0; pytest -q --capture=sys tests/faults || code=1; scenario=cluster; $(announced); molecule test -s cluster || code=1; exit $$code
+faults: $(VENV)/.dev $(VENV)/.images ## Every fault under load: first of this machine, then of three simulated servers; ends with a table of all
+	code=0; pytest -q --capture=sys tests/faults || code=1; scenario=cluster; $(announced); molecule test -s cluster || code=1; python tests/faults/table.py; exit $$code
 
 docs: $(VENV)/.dev ## docs/roles.md from the roles' argument_specs
 	python docs/generate_roles.py

@@ -88,7 +88,8 @@ def _outcome(
     exit_code, status, message, hint = judge(request, progress, code, signal=signalled, log=log, verdict=verdict)
     taken_back = (found.get("state.json") or {}).get("taken_back")
     if taken_back and status == "rejected":
-        hint = f"the change was taken back: {', '.join(taken_back)} serve as before"
+        hint = f"the change was taken back: {', '.join(taken_back)} serve as before; what else it set stays, "
+        hint += f"`deployctl rollback {request.inventory}` takes that back too"
     in_step = found.get("in_step.json")
     if in_step and status == "ok":
         status, message = "in_step", f"ACCEPTED on {in_step['since']} ({in_step['run']}); nothing has changed since"

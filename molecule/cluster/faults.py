@@ -12,9 +12,11 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from load import Load
+from table import Row, keep, kept
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = ("molecule-serve1", "molecule-serve2", "molecule-front")
@@ -52,10 +54,13 @@ def wait_for(limit: float, up: bool = True) -> float:
 def tell(fault: str, load: Load, recovered: float) -> None:
     """One line of the table; a whole answer that failed, or a stream that ended short in silence, ends the test."""
     chats, streams = load.chats, load.streams
-    row = {"fault": fault, "sent": chats.sent + streams.sent, "failed": len(chats.failed) + len(streams.failed)}
-    row |= {"cut_aloud": streams.cut_aloud, "slowest": round(max(chats.slowest, streams.slowest), 1)}
-    print(json.dumps(row | {"recovered": round(recovered, 1)}), flush=True)
-    if row["failed"] or chats.sent < 5:
+    sent, failed = chats.sent + streams.sent, len(chats.failed) + len(streams.failed)
+    slowest = round(max(chats.slowest, streams.slowest), 1)
+    row = Row(fault, sent, failed, streams.cut_aloud, slowest, round(recovered, 1))
+    # Beside those of this machine, which `make faults` has seen just before.
+    keep([*(other for other in kept() if other.fault != fault), row])
+    print(json.dumps(asdict(row)), flush=True)
+    if failed or chats.sent < 5:
         raise SystemExit(f"{chats.failed[:3]} {streams.failed[:3]}")
 
 

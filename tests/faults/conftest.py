@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import docker
 import pytest
 from stack import REPO, Site
+from table import keep, lines
 from trials import ROWS, Faults
 
 SMALL_DISK = "size=192m"
@@ -21,6 +21,7 @@ SMALL_DISK = "size=192m"
 @pytest.fixture(scope="session")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     """The local site on small disks for models and traces, up and accepted; taken down at the end."""
+    keep([])
     root = tmp_path_factory.mktemp("faults")
     shutil.copytree(REPO / "inventories", root / "inventories")
     site = Site(root)
@@ -56,15 +57,8 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the table and keep it beside the runs."""
-    if not ROWS:
-        return
-    write = terminalreporter.write_line
-    terminalreporter.section("faults under load")
-    write(f"{'fault':<66}{'sent':>6}{'failed':>8}{'cut aloud':>11}{'slowest s':>11}{'recovered s':>13}")
-    for row in ROWS:
-        back = "-" if row.recovered is None else f"{row.recovered:.1f}"
-        write(f"{row.fault:<66}{row.sent:>6}{row.failed:>8}{row.cut_aloud:>11}{row.slowest:>11.1f}{back:>13}")
-    out = REPO / "runs/faults.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps([asdict(row) for row in ROWS], indent=1) + "\n")
+    """Print the table; it is kept beside the runs as well."""
+    if ROWS:
+        terminalreporter.section("faults under load")
+        for line in lines(ROWS):
+            terminalreporter.write_line(line)

@@ -13,19 +13,7 @@ from typing import Any
 import docker
 from load import Load
 from stack import Site, haproxy_up
-
-
-@dataclass
-class Row:
-    """One line of the table; times in seconds."""
-
-    fault: str
-    sent: int
-    failed: int
-    cut_aloud: int
-    slowest: float
-    recovered: float | None
-
+from table import Row, keep
 
 ROWS: list[Row] = []
 
@@ -85,6 +73,7 @@ class Faults:
             None if trial.recovered is None else round(trial.recovered, 1),
         )
         ROWS.append(row)
+        keep(ROWS)
         print(f"\n{row}", file=sys.__stderr__, flush=True)
 
 

@@ -53,15 +53,12 @@ def wait_for(limit: float, up: bool = True) -> float:
 
 def tell(fault: str, load: Load, recovered: float) -> None:
     """One line of the table; a whole answer that failed, or a stream that ended short in silence, ends the test."""
-    chats, streams = load.chats, load.streams
-    sent, failed = chats.sent + streams.sent, len(chats.failed) + len(streams.failed)
-    slowest = round(max(chats.slowest, streams.slowest), 1)
-    row = Row(fault, sent, failed, streams.cut_aloud, slowest, round(recovered, 1))
+    row = Row.of(fault, load, recovered)
     # Beside those of this machine, which `make faults` has seen just before.
     keep([*(other for other in kept() if other.fault != fault), row])
     print(json.dumps(asdict(row)), flush=True)
-    if failed or chats.sent < 5:
-        raise SystemExit(f"{chats.failed[:3]} {streams.failed[:3]}")
+    if row.failed or load.chats.sent < 5:
+        raise SystemExit(f"{load.chats.failed[:3]} {load.streams.failed[:3]}")
 
 
 def run(change: list[str], expected: int, within: int = 900) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from load import Load
+
 KEPT = Path(__file__).resolve().parents[2] / "runs/faults.json"
 
 
@@ -21,6 +23,19 @@ class Row:
     cut_aloud: int
     slowest: float
     recovered: float | None
+
+    @classmethod
+    def of(cls, fault: str, load: Load, recovered: float | None) -> Row:
+        """What the load has seen of a fault."""
+        seen = (load.chats, load.streams)
+        return cls(
+            fault,
+            sum(s.sent for s in seen),
+            sum(len(s.failed) for s in seen),
+            load.streams.cut_aloud,
+            round(max(s.slowest for s in seen), 1),
+            None if recovered is None else round(recovered, 1),
+        )
 
 
 def kept() -> list[Row]:

@@ -59,19 +59,9 @@ class Faults:
         with Load(*asked, chats=chats, streams=streams, pause=pause) as load:
             time.sleep(3)
             trial = Trial(name, load)
-            try:
-                yield trial
-                time.sleep(2)
-            finally:
-                seen = (load.chats, load.streams)
-        row = Row(
-            name,
-            sum(s.sent for s in seen),
-            sum(len(s.failed) for s in seen),
-            load.streams.cut_aloud,
-            round(max(s.slowest for s in seen), 1),
-            None if trial.recovered is None else round(trial.recovered, 1),
-        )
+            yield trial
+            time.sleep(2)
+        row = Row.of(name, load, trial.recovered)
         ROWS.append(row)
         keep(ROWS)
         print(f"\n{row}", file=sys.__stderr__, flush=True)

@@ -224,6 +224,42 @@ def vllm_gaps(have: list[list[dict[str, Any]]], moves: list[list[dict[str, Any]]
     return sorted(gaps)
 
 
+def vllm_turns(
+    moves: list[dict[str, Any]],
+    have: list[dict[str, Any]],
+    serving: list[dict[str, Any]],
+    gateways: list[dict[str, Any]],
+    host: str,
+) -> list[dict[str, Any]]:
+    """Moves of one host with all that its tasks ask for: a lazy value is reckoned again for every task that uses it.
+
+    moves: as `vllm_changes` makes them. have: as `vllm_have` makes them, of this host. serving: the same of all hosts,
+    when the change began. Adds `title` for its tasks; `servers`, names at the gateway of those that make room;
+    `compared`, the one that a canary is measured against, or empty; `others`, whether more replicas of its model serve;
+    `gateways`; `through`, host and probe socket of the one that asks engines; without any, their own host does.
+    """
+    there = {c["name"]: c for c in have}
+    gate = next(iter(gateways), {"host": host, "probe": ""})
+    turns = []
+    for number, move in enumerate(moves, 1):
+        new, old, against = move["new"], [there[name] for name in move["old"]], there.get(move["compare"], {})
+        ids = {c["id"] for c in old}
+        alike = [c for c in serving if c["running"] and not c["previous"] and c["model"] == new["model"]]
+        canary = ", canary" if move["canary"] else ""
+        turns.append(
+            {
+                **move,
+                "title": f"{new['instance']} ({number}/{len(moves)}{canary})",
+                "servers": [c["server"] for c in old],
+                "compared": against if move["canary"] and against.get("url") else {},
+                "others": any(c["id"] not in ids for c in alike),
+                "gateways": gateways,
+                "through": {"host": gate["host"], "socket": gate["probe"]},
+            }
+        )
+    return turns
+
+
 def vllm_away(containers: dict[str, list[dict[str, Any]]], hosts: list[str]) -> list[str]:
     """Names that nobody answers for while one of these hosts is emptied; they are emptied one after another.
 
@@ -252,5 +288,6 @@ class FilterModule:
             "vllm_restores": vllm_restores,
             "vllm_waiting_heirs": vllm_waiting_heirs,
             "vllm_gaps": vllm_gaps,
+            "vllm_turns": vllm_turns,
             "vllm_away": vllm_away,
         }

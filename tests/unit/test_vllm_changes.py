@@ -342,3 +342,38 @@ def test_names_that_only_an_emptied_host_answers_for_are_away(role: Any) -> None
     stopped = {"h1": listed["h1"], "h2": [{**listed["h2"][0], "State": "exited"}]}
     assert role.vllm_away(stopped, ["h1"]) == ["a", "alias", "b"]
     assert role.vllm_away(listed, ["h3", "front"]) == []
+
+
+def turns(role: Any, wanted: list[dict[str, Any]], there: list[Any], others: list[Any], gates: list[Any]) -> Any:
+    have = role.vllm_have(there)
+    moves = role.vllm_changes(wanted, have)["moves"]
+    return role.vllm_turns(moves, have, have + role.vllm_have(others), gates, "h1")
+
+
+def test_a_turn_holds_all_that_its_tasks_ask_for(role: Any) -> None:
+    there = [container("m-0", "1", "g0"), container("m-1", "1", "g1")]
+    gates = [{"host": f"front{n}", "probe": f"/probe{n}", "socket": f"/admin{n}", "config": "c"} for n in (1, 2)]
+    first, second = turns(role, [spec("m-0", "2", "g0"), spec("m-1", "2", "g1")], there, [], gates)
+    assert [first["title"], second["title"]] == ["m-0 (1/2, canary)", "m-1 (2/2)"]
+    assert [first["servers"], second["servers"]] == [["m-0"], ["m-1"]]
+    # Only the canary is measured, and the old one before it.
+    assert [first["compared"]["server"], second["compared"]] == ["m-0", {}]
+    assert first["gateways"] == gates
+    assert first["through"] == {"host": "front1", "socket": "/probe1"}
+
+
+@pytest.mark.parametrize(
+    ("others", "serve"),
+    [
+        ([], False),
+        ([container("m-1", "1", "g1")], True),
+        ([container("m-1", "1", "g1", state="exited")], False),
+        ([aside("m-1", "1", "g1")], False),
+        ([container("n-0", "1", "g1", model="n")], False),
+    ],
+)
+def test_a_turn_knows_whether_other_replicas_serve(role: Any, others: list[Any], *, serve: bool) -> None:
+    (turn,) = turns(role, [spec("m-0", "2", "g0")], [container("m-0", "1", "g0")], others, [])
+    assert turn["others"] is serve
+    # Nobody but the engine's own host can ask where there is no gateway.
+    assert turn["through"] == {"host": "h1", "socket": ""}

@@ -3,7 +3,8 @@
 
     python bench/converge/converge.py [--repeat 3] [--hosts 16] [--no-swap]
 
-Works on a copy of inventories/local.yml, brings it up if it is not, and leaves it up. Prints a table of medians:
+Works on a copy of inventories/local.yml, brings it up if it is not, and leaves it up. Prints a table of medians, a line
+as soon as it is measured:
 
 - `up` with nothing to do, against a playbook of one ping task on the same inventory (runs alternate)
 - `up` with nothing to do at many hosts against one host: what more hosts add to it is one look at each. Those hosts are
@@ -92,8 +93,13 @@ def compose_file(folder: Path) -> Path:
             "user": container.attrs["Config"]["User"],
         }
     file = folder / "compose.yml"
-    file.write_text(yaml.safe_dump({"name": "bench-converge", "services": services}))
+    file.write_text(yaml.safe_dump({"services": services}))
     return file
+
+
+def report(what: str, seconds: float, against: str, other: float) -> None:
+    """Print what was measured: what comes later may fail, or be stopped."""
+    print(f"{what:<30}{seconds:>8.2f}  {against:<34}{other:>8.2f}{seconds / other:>8.2f}", flush=True)
 
 
 def main() -> None:
@@ -103,7 +109,7 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=16)
     parser.add_argument("--no-swap", action="store_true")
     chosen = parser.parse_args()
-    rows: list[tuple[str, float, str, float]] = []
+    print(f"{'what':<30}{'s':>8}  {'against':<34}{'s':>8}{'ratio':>8}", flush=True)
     with tempfile.TemporaryDirectory(prefix="bench-converge-") as made:
         folder = Path(made)
         shutil.copytree(ROOT / "inventories", folder / "inventories")
@@ -117,7 +123,7 @@ def main() -> None:
         timed("deployctl", "up", inventory, env=env)
         ping = ["ansible-playbook", "-i", inventory, str(HERE / "ping.yml")]
         up, floor = paired(chosen.repeat, ["deployctl", "up", inventory], ping, env=env)
-        rows.append(("up, nothing to do", up, "one ping task", floor))
+        report("up, nothing to do", up, "one ping task", floor)
         many = folder / "many.yml"
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         many.write_text(yaml.safe_dump({"all": {"hosts": {f"host{n}": local for n in range(chosen.hosts)}}}))
@@ -128,8 +134,8 @@ def main() -> None:
             ["ansible-playbook", "-i", str(many), "-l", "host0", *look],
             env=env,
         )
-        rows.append((f"one look at {chosen.hosts} hosts", all_, "at one host", one))
-        rows.append((f"up + {chosen.hosts - 1} further looks", up + all_ - one, "up, nothing to do", up))
+        report(f"one look at {chosen.hosts} hosts", all_, "at one host", one)
+        report(f"up + {chosen.hosts - 1} further looks", up + all_ - one, "up, nothing to do", up)
         if not chosen.no_swap:
             models = folder / "inventories/group_vars/local/models.yml"
             changed = yaml.safe_load(models.read_text())
@@ -138,21 +144,19 @@ def main() -> None:
             timed("deployctl", "swap", inventory, env=env)
             newest = sorted((folder / "runs").glob("*-swap"))[-1]
             roll, starts, count = swap_times(newest / "events.jsonl")
-            rows.append((f"swap of {count} instances", roll, f"{count} engine starts", starts))
+            report(f"swap of {count} instances", roll, f"{count} engine starts", starts)
             shutil.copy(ROOT / "inventories/group_vars/local/models.yml", models)
             timed("deployctl", "swap", inventory, env=env)
         program = compose_program()
         if program:
-            compose = [*program, "-f", str(compose_file(folder))]
+            # The project's name as an option: Compose 1, which Debian 12 has, knows no such key in the file.
+            compose = [*program, "-p", "bench-converge", "-f", str(compose_file(folder))]
             timed(*compose, "up", "-d", env=env)
             (again,) = paired(chosen.repeat, [*compose, "up", "-d"], env=env)
-            rows.append(("up, nothing to do", up, f"{' '.join(program)} up -d, the same", again))
+            report("up, nothing to do", up, f"{' '.join(program)} up -d, the same", again)
             timed(*compose, "down", env=env)
         else:
             print("docker compose is not installed (Debian: apt-get install docker-compose): not compared")
-    print(f"{'what':<30}{'s':>8}  {'against':<34}{'s':>8}{'ratio':>8}")
-    for what, seconds, against, other in rows:
-        print(f"{what:<30}{seconds:>8.2f}  {against:<34}{other:>8.2f}{seconds / other:>8.2f}")
 
 
 if __name__ == "__main__":
